@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vaultmesh/remembrancer/pkg/action"
+	"github.com/vaultmesh/remembrancer/pkg/index"
+	"github.com/vaultmesh/remembrancer/pkg/legacy"
+	"github.com/vaultmesh/remembrancer/pkg/receipt"
+)
+
+var importVerb = verb{
+	spec: action.Spec{
+		Verb: "import", Summary: "take over the ancestor's memories, with its root",
+		Description: "Reads the ancestor's SQLite database or its JSON form and writes its root as a receipt of kind legacy-root and each record as a " +
+			"receipt of kind memory. A legacy root is never offered as a root of this log: lists of different lengths can share one.",
+		Args: "FILE",
+		Inputs: append([]action.Input{
+			{Name: "dry-run", Kind: action.Bool, Usage: "Print the ancestor's root and write nothing."},
+			{Name: "issuer", Usage: "Fingerprint of the issuer, where no key is at hand to sign with now."},
+		}, keyInputs()...),
+		Examples: []string{"remembrancer import --dry-run remembrancer.db"},
+	},
+	run: func(w *world, v *action.Values, _ *action.Runner) error {
+		if len(v.Args()) != 1 {
+			return misused("want one FILE: the ancestor's database or JSON")
+		}
+		file := w.path(v.Args()[0])
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		records, err := w.readAncestor(file, data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", v.Args()[0], err)
+		}
+		root := legacy.Root(records)
+		if v.Bool("dry-run") {
+			w.say("%s", root)
+			return nil
+		}
+		if len(records) == 0 {
+			return failed("%s holds no records: there is nothing to import", v.Args()[0])
+		}
+		p, err := w.openProject()
+		if err != nil {
+			return err
+		}
+		source := receipt.Subject{Name: filepath.Base(file), SHA256: digest(data)}
+		if err := w.writeReceipt(p, v, receipt.LegacyRoot, "legacy-"+root[:16], map[string]any{
+			"legacy_root": root, "records": int64(len(records)), "rule": "vaultmesh-remembrancer-merkle",
+		}, &source); err != nil {
+			return err
+		}
+		for _, r := range records {
+			leaf := legacy.Leaf(r)
+			preimage := string(legacy.Preimage(r))
+			predicate := map[string]any{"legacy_leaf": leaf, "legacy_record": preimage, "legacy_root": root}
+			for field, s := range map[string]*string{"component": r.Component, "version": r.Version, "legacy_merkle_root": r.MerkleRoot} {
+				if s != nil {
+					predicate[field] = strings.ToValidUTF8(*s, "\uFFFD")
+				}
+			}
+			name := slug(r.ID)
+			if name != "" {
+				name += "-"
+			}
+			if err := w.writeReceipt(p, v, receipt.Memory, name+leaf[:16], predicate, &receipt.Subject{Name: "legacy_record", SHA256: leaf}); err != nil {
+				return fmt.Errorf("record %q: %w", r.ID, err)
+			}
+		}
+		w.note("✅ %d records, legacy root %s", len(records), root)
+		return nil
+	},
+}
+
+func (w *world) readAncestor(file string, data []byte) ([]legacy.Record, error) {
+	if bytes.HasPrefix(data, []byte("SQLite format 3\x00")) {
+		return index.ReadAncestor(w.ctx, file)
+	}
+	records, err := legacy.ReadJSON(data)
+	if err != nil {
+		return nil, fmt.Errorf("neither an SQLite database nor the JSON form: %w", err)
+	}
+	return records, nil
+}

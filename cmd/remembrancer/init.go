@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	"github.com/vaultmesh/remembrancer/pkg/action"
+	"github.com/vaultmesh/remembrancer/pkg/checkpoint"
+	"github.com/vaultmesh/remembrancer/pkg/config"
+	"github.com/vaultmesh/remembrancer/pkg/covenant"
+	"github.com/vaultmesh/remembrancer/pkg/durable"
+	"github.com/vaultmesh/remembrancer/pkg/gitrepo"
+	"github.com/vaultmesh/remembrancer/pkg/ledger"
+	"github.com/vaultmesh/remembrancer/pkg/openpgp"
+)
+
+//go:embed templates
+var templates embed.FS
+
+var initVerb = verb{
+	spec: action.Spec{
+		Verb: "init", Summary: "put a repository under the covenant",
+		Description: "Writes remembrancer.yaml, the trust folder, .gitattributes, the index document and the workflows; files that are there already are kept. " +
+			"It makes the log's key and the publisher's OpenPGP key in the state directory, never in the work tree, and says how to hand them to the forge.",
+		Inputs: []action.Input{
+			{Name: "yes", Kind: action.Bool, Usage: "Do not ask."},
+			{Name: "origin", Usage: "Name of the log, a URL without a scheme; derived from the remote when left out."},
+			{Name: "fork", Kind: action.Bool, Usage: "Begin a log of one's own in a fork: new keys, a new origin, an empty ledger that cites its parent."},
+			{Name: "compat", Kind: action.Bool, Usage: "Also write ops/bin/publish-merkle-root.sh and ops/bin/remembrancer, as the ancestor had them."},
+			{Name: "action-ref", Usage: "Commit of the actions that the workflows use; the commit of this build when left out."},
+		},
+		Examples: []string{"remembrancer init --yes"},
+	},
+	run: runInit,
+}
+
+// written is a file that init writes.
+type written struct {
+	path string
+	data []byte
+	mode fs.FileMode
+	// update says that the file is derived from what is there.
+	update bool
+}
+
+func runInit(w *world, v *action.Values, _ *action.Runner) error {
+	repo, err := gitrepo.Open(w.dir)
+	if err != nil {
+		return err
+	}
+	p := &project{repo: repo, root: repo.Root(), cfg: config.Default()}
+	note := ""
+	data, err := os.ReadFile(filepath.Join(p.root, config.FileName))
+	switch {
+	case err == nil:
+		if p.cfg, err = config.Parse(config.FileName, data); err != nil {
+			return misused("%v", err)
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		detected, why, found := config.Detect(os.DirFS(p.root))
+		if found {
+			p.cfg.Smoke = detected
+		}
+		note = why
+		if b := headBranch(repo); b != "" {
+			p.cfg.Publish.Branch = b
+		}
+	default:
+		return err
+	}
+	p.layout = covenant.Layout{Ops: p.cfg.Paths.Ops, Docs: p.cfg.Paths.Docs}
+	parent := ""
+	if v.Bool("fork") {
+		if parent, err = p.fork(v); err != nil {
+			return err
+		}
+	}
+	switch {
+	case v.String("origin") != "":
+		p.cfg.Origin = v.String("origin")
+	case p.cfg.Origin == "":
+		p.cfg.Origin = deriveOrigin(repo)
+	}
+	if err := checkpoint.CheckOrigin(p.cfg.Origin); err != nil {
+		return misused("%v; name the log with --origin", err)
+	}
+	files, err := p.initialFiles(v, parent)
+	if err != nil {
+		return err
+	}
+	if !v.Bool("yes") {
+		w.note("init writes to %s:", p.root)
+		for _, f := range files {
+			w.note("  %s", f.path)
+		}
+		w.note("and makes two keys in its state directory. Go on? [y/N]")
+		answer, _ := bufio.NewReader(w.stdin).ReadString('\n')
+		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+			return failed("nothing was written")
+		}
+	}
+	keys, err := w.makeKeys(p)
+	if err != nil {
+		return err
+	}
+	files = append(files, keys...)
+	for _, f := range files {
+		if err := w.putOnce(p.root, f); err != nil {
+			return err
+		}
+	}
+	w.say("✅ %s is under the covenant, log %s", filepath.Base(p.root), p.cfg.Origin)
+	if note != "" {
+		w.say("   smoke test: %s", note)
+	}
+	w.say("   next: git add -A && git commit; then remembrancer gate")
+	dir, err := w.stateDir()
+	if err != nil {
+		return err
+	}
+	keyDir := filepath.Join(dir, "keys", shortHash(p.cfg.Origin))
+	w.note("keys: %s (back them up; hand them to the publishing job only)", keyDir)
+	w.note("  gh secret set REMEMBRANCER_LOG_KEY --env remembrancer < %s", filepath.Join(keyDir, logKeyFile))
+	w.note("  gh secret set REMEMBRANCER_SIGNING_KEY --env remembrancer < %s", filepath.Join(keyDir, issuerKey))
+	return nil
+}
+
+// fork clears the parent's ledger from the work tree and returns what to cite.
+func (p *project) fork(v *action.Values) (parent string, err error) {
+	if v.String("origin") == "" && p.cfg.Origin == deriveOrigin(p.repo) {
+		return "", misused("a fork needs a name of its own: --origin, as github.com/you/name")
+	}
+	dir := filepath.Join(p.root, filepath.FromSlash(p.layout.Ledger("")))
+	note, err := os.ReadFile(filepath.Join(dir, ledger.CheckpointPath))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", failed("there is no ledger to fork from")
+	}
+	if err != nil {
+		return "", err
+	}
+	p.cfg.Origin = ""
+	for _, name := range []string{ledger.CheckpointPath, ledger.EdgePath, ledger.PolicyPath, "log"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	return string(note), nil
+}
+
+func (p *project) initialFiles(v *action.Values, parent string) ([]written, error) {
+	ref := v.String("action-ref")
+	if ref == "" {
+		ref = revision()
+	}
+	if ref == "" {
+		ref = "main"
+	}
+	root := ledger.Root(nil)
+	data := map[string]any{
+		"Ref": ref, "Branch": p.cfg.Publish.Branch, "Ops": p.layout.Ops, "Docs": p.layout.Docs, "Origin": p.cfg.Origin,
+		"Root": fmt.Sprintf("%x", root[:]), "Parent": strings.TrimSpace(parent), "Workflow": p.cfg.Publish.Workflow,
+	}
+	files := []written{{path: config.FileName, data: config.Render(p.cfg), update: parent != ""}}
+	add := func(path, name string, mode fs.FileMode) error {
+		text, err := templates.ReadFile("templates/" + name)
+		if err != nil {
+			return err
+		}
+		t, err := template.New(name).Delims("[[", "]]").Parse(string(text))
+		if err != nil {
+			return err
+		}
+		var b bytes.Buffer
+		if err := t.Execute(&b, data); err != nil {
+			return err
+		}
+		files = append(files, written{path: path, data: b.Bytes(), mode: mode})
+		return nil
+	}
+	err := errors.Join(
+		add(p.layout.Docs, "REMEMBRANCER.md", 0o644),
+		add(p.cfg.Publish.Workflow, "covenant-enforce.yml", 0o644),
+		add(".github/workflows/merkle-publish.yml", "merkle-publish.yml", 0o644),
+	)
+	if v.Bool("compat") {
+		err = errors.Join(err,
+			add(p.layout.Ops+"/bin/publish-merkle-root.sh", "publish-merkle-root.sh", 0o755),
+			add(p.layout.Ops+"/bin/remembrancer", "remembrancer.sh", 0o755))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if parent != "" {
+		doc := &files[1]
+		was, err := os.ReadFile(filepath.Join(p.root, filepath.FromSlash(doc.path)))
+		if err == nil {
+			if doc.data, err = covenant.WithRoot(was, ledger.Root(nil)); err != nil {
+				return nil, failed("%s: %v", doc.path, err)
+			}
+			doc.data = append(doc.data, "\nThis log was forked from the one with this checkpoint:\n\n```\n"+strings.TrimSpace(parent)+"\n```\n"...)
+		}
+		doc.update = true
+	}
+	attributes, err := os.ReadFile(filepath.Join(p.root, ".gitattributes"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return append(files, written{path: ".gitattributes", data: withAttributes(attributes, covenant.Attributes(p.layout)), update: true}), nil
+}
+
+// withAttributes puts the rule last: the last rule wins.
+func withAttributes(doc []byte, rule string) []byte {
+	var kept []string
+	for line := range strings.Lines(string(doc)) {
+		if strings.TrimSpace(line) != rule {
+			kept = append(kept, strings.TrimRight(line, "\n"))
+		}
+	}
+	for len(kept) > 0 && kept[len(kept)-1] == "" {
+		kept = kept[:len(kept)-1]
+	}
+	if len(kept) == 0 {
+		kept = []string{"# The evidence is bytes: no conversion, no merging. This rule must stay the last."}
+	}
+	return []byte(strings.Join(append(kept, rule), "\n") + "\n")
+}
+
+// makeKeys makes the log's key and the publisher's, or takes those that an
+// earlier init made, and returns their public files.
+func (w *world) makeKeys(p *project) ([]written, error) {
+	origin := p.cfg.Origin
+	if _, err := os.Stat(filepath.Join(p.root, filepath.FromSlash(p.layout.Ledger(ledger.PolicyPath)))); err == nil {
+		return nil, nil // the log has its keys already, wherever they are
+	}
+	state, err := w.state()
+	if err != nil {
+		return nil, err
+	}
+	defer state.Close()
+	logKey, err := w.storedKey(origin, logKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	if logKey == nil {
+		skey, _, err := checkpoint.GenerateKey(w.rand, origin)
+		if err != nil {
+			return nil, err
+		}
+		logKey = []byte(skey + "\n")
+		if err := w.putSecret(origin, logKeyFile, logKey); err != nil {
+			return nil, err
+		}
+	}
+	signer, err := checkpoint.NewSigner(string(logKey))
+	if err != nil {
+		return nil, err
+	}
+	secret, err := w.storedKey(origin, issuerKey)
+	if err != nil {
+		return nil, err
+	}
+	if secret == nil {
+		if secret, _, err = openpgp.Generate("Remembrancer publisher of "+origin, "bot@vaultmesh.org", w.now(), w.rand); err != nil {
+			return nil, err
+		}
+		if err := w.putSecret(origin, issuerKey, secret); err != nil {
+			return nil, err
+		}
+	}
+	issuer, err := openpgp.FromArmored(secret, nil, w.now)
+	if err != nil {
+		return nil, err
+	}
+	return []written{
+		{path: p.layout.Ledger(ledger.PolicyPath), data: checkpoint.NewPolicy(signer.VerifierKey())},
+		{path: p.layout.Certs() + "/" + string(issuer.Fingerprint()) + ".asc", data: issuer.Public().Armored()},
+	}, nil
+}
+
+// putSecret writes a key that only its owner can read.
+func (w *world) putSecret(origin, name string, data []byte) error {
+	dir, err := w.stateDir()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, filepath.FromSlash(keyPath(origin, name)))
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	return durable.Put(path, data, 0o600)
+}
+
+// putOnce writes a file unless another is there: init never overwrites what
+// people wrote.
+func (w *world) putOnce(root string, f written) error {
+	path := filepath.Join(root, filepath.FromSlash(f.path))
+	was, err := os.ReadFile(path)
+	switch {
+	case err == nil && bytes.Equal(was, f.data):
+		return nil
+	case err == nil && !f.update:
+		w.say("   kept     %s", f.path)
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	mode := f.mode
+	if mode == 0 {
+		mode = 0o644
+	}
+	if err := durable.Put(path, f.data, mode); err != nil {
+		return err
+	}
+	w.say("   wrote    %s", f.path)
+	return nil
+}

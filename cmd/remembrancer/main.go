@@ -1,0 +1,272 @@
+// Command remembrancer makes a repository prove what it claims: it runs gates,
+// records their verdicts as signed receipts in an append-only log that lives in
+// the repository, and verifies such evidence offline.
+//
+// Exit status, everywhere: 0 pass, 1 judged and found wanting, 2 bad flags or
+// configuration, 3 could not judge. See remembrancer help.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vaultmesh/remembrancer/pkg/action"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	dir, err := os.Getwd()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "remembrancer:", err)
+		os.Exit(exitUnjudged)
+	}
+	w := &world{
+		ctx: ctx, dir: dir, getenv: os.Getenv, environ: os.Environ(), now: time.Now, rand: rand.Reader,
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+	}
+	os.Exit(w.run(os.Args[1:]))
+}
+
+// The exit status of every verb.
+const (
+	exitPass     = 0
+	exitFail     = 1
+	exitUsage    = 2
+	exitUnjudged = 3
+)
+
+// world is all that a verb can reach.
+type world struct {
+	ctx            context.Context
+	dir            string // working directory
+	getenv         func(string) string
+	environ        []string
+	now            func() time.Time
+	rand           io.Reader
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+func (w *world) say(format string, args ...any)  { fmt.Fprintf(w.stdout, format+"\n", args...) }
+func (w *world) note(format string, args ...any) { fmt.Fprintf(w.stderr, format+"\n", args...) }
+
+// inCI reports whether a machine, not a person, called.
+func (w *world) inCI() bool {
+	return w.getenv("GITHUB_ACTIONS") == "true" || w.getenv("CI") == "true" || w.getenv("CI") == "1"
+}
+
+// verb is one thing the program does.
+type verb struct {
+	spec action.Spec
+	run  func(w *world, v *action.Values, r *action.Runner) error
+}
+
+// status is an error with an exit status of its own. Any other error means that
+// something could not be judged.
+type status struct {
+	code int
+	err  error
+}
+
+func (s *status) Error() string { return s.err.Error() }
+func (s *status) Unwrap() error { return s.err }
+
+// failed says that something was judged and found wanting.
+func failed(format string, args ...any) error {
+	return &status{exitFail, fmt.Errorf(format, args...)}
+}
+
+// misused says that flags or configuration are wrong.
+func misused(format string, args ...any) error {
+	return &status{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// errSaid ends a verb whose output has said everything.
+var errSaid = errors.New("said")
+
+func quietly(code int) error {
+	if code == exitPass {
+		return nil
+	}
+	return &status{code, errSaid}
+}
+
+func exitCode(err error) int {
+	var s *status
+	switch {
+	case err == nil:
+		return exitPass
+	case errors.As(err, &s):
+		return s.code
+	}
+	return exitUnjudged
+}
+
+func (w *world) run(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(w.stderr, overview())
+		return exitUsage
+	}
+	switch args[0] {
+	case "help", "-h", "--help":
+		if len(args) > 1 {
+			if v, _ := find(args[1:]); v != nil {
+				fmt.Fprint(w.stdout, action.Help(v.spec))
+				return exitPass
+			}
+		}
+		fmt.Fprint(w.stdout, overview())
+		return exitPass
+	case "version", "--version":
+		w.say("remembrancer %s", version())
+		return exitPass
+	case "action":
+		return w.runAction(args[1:])
+	}
+	v, rest := find(args)
+	if v == nil {
+		fmt.Fprintf(w.stderr, "remembrancer: unknown command %q%s; remembrancer help lists them all\n", strings.Join(args[:min(2, len(args))], " "), nearestVerb(args[0]))
+		return exitUsage
+	}
+	values, err := action.Parse(v.spec, rest, w.getenv, w.stdout)
+	return w.carryOut(v, values, err)
+}
+
+// runAction runs a verb as its action's manifest calls it.
+func (w *world) runAction(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprintln(w.stderr, "remembrancer: action: want the name of an action")
+		return exitUsage
+	}
+	for _, v := range verbs() {
+		if v.spec.Name == args[0] {
+			values, err := action.ParseAction(v.spec, args[1:], w.getenv, w.stdout)
+			return w.carryOut(&v, values, err)
+		}
+	}
+	fmt.Fprintf(w.stderr, "remembrancer: unknown action %q\n", args[0])
+	return exitUsage
+}
+
+func (w *world) carryOut(v *verb, values *action.Values, err error) (code int) {
+	switch {
+	case errors.Is(err, action.ErrHelp):
+		return exitPass
+	case err != nil:
+		fmt.Fprintf(w.stderr, "remembrancer %s: %v\n", v.spec.Verb, err)
+		return exitUsage
+	}
+	// A panic is our mistake, but its reader is a person: no verdict was reached,
+	// and that is what the exit status must say.
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(w.stderr, "remembrancer %s: internal error: %v\n%s\nPlease report this.\n", v.spec.Verb, p, debug.Stack())
+			code = exitUnjudged
+		}
+	}()
+	r := action.NewRunner(w.getenv, w.stdout, w.rand, v.spec)
+	for _, s := range values.Secrets() {
+		if err := r.Mask(s); err != nil {
+			fmt.Fprintf(w.stderr, "remembrancer %s: %v\n", v.spec.Verb, err)
+			return exitUnjudged
+		}
+	}
+	err = v.run(w, values, r)
+	if flushErr := r.Flush(); err == nil {
+		err = flushErr
+	}
+	if err != nil && !errors.Is(err, errSaid) {
+		fmt.Fprintf(w.stderr, "remembrancer %s: %v\n", v.spec.Verb, err)
+	}
+	return exitCode(err)
+}
+
+// find returns the verb that args begin with, and what follows it. Verbs of two
+// words go first.
+func find(args []string) (*verb, []string) {
+	for n := min(2, len(args)); n > 0; n-- {
+		name := strings.Join(args[:n], " ")
+		for _, v := range verbs() {
+			if v.spec.Verb == name {
+				return &v, args[n:]
+			}
+		}
+	}
+	return nil, nil
+}
+
+func nearestVerb(word string) string {
+	for _, v := range verbs() {
+		first, _, _ := strings.Cut(v.spec.Verb, " ")
+		if strings.HasPrefix(first, word) || strings.HasPrefix(word, first) {
+			return fmt.Sprintf("; did you mean %q?", v.spec.Verb)
+		}
+	}
+	return ""
+}
+
+// verbs lists everything the program does, in the order of the overview.
+func verbs() []verb {
+	return []verb{
+		gateVerb, initVerb,
+		smokeVerb, auditVerb, publishVerb,
+		recordVerb("deploy"), recordVerb("adr"), recordVerb("incident"), recordVerb("discovery"),
+		adrCreateVerb, signVerb,
+		listVerb, queryVerb, receiptVerb, timelineVerb,
+		logShowVerb, logProveVerb, logVerifyVerb, verifyVerb,
+		importVerb,
+	}
+}
+
+func overview() string {
+	var b strings.Builder
+	b.WriteString("remembrancer makes a repository prove what it claims.\n\nUsage: remembrancer COMMAND [flags]\n\nCommands:\n")
+	for _, v := range verbs() {
+		fmt.Fprintf(&b, "  %-17s %s\n", v.spec.Verb, v.spec.Summary)
+	}
+	b.WriteString("  help [COMMAND]    what a command takes and gives\n  version           which build this is\n")
+	b.WriteString("\nExit status:\n  0  pass\n  1  judged and found wanting\n  2  bad flags or configuration\n  3  could not judge: evidence missing, unreadable or refused\n")
+	return b.String()
+}
+
+// version names the build: the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if rev := revision(); rev != "" {
+		v += " " + rev
+	}
+	return v
+}
+
+// revision returns the commit that the program was built from, if the build
+// recorded one and had no changes beside it.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	rev := ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			rev = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			return ""
+		}
+	}
+	return rev
+}

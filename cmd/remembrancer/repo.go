@@ -1,0 +1,336 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vaultmesh/remembrancer/pkg/checkpoint"
+	"github.com/vaultmesh/remembrancer/pkg/config"
+	"github.com/vaultmesh/remembrancer/pkg/covenant"
+	"github.com/vaultmesh/remembrancer/pkg/durable"
+	"github.com/vaultmesh/remembrancer/pkg/gitrepo"
+	"github.com/vaultmesh/remembrancer/pkg/ledger"
+	"github.com/vaultmesh/remembrancer/pkg/publish"
+)
+
+// project is the repository a verb works on, with its configuration.
+type project struct {
+	repo   *gitrepo.Repo
+	root   string
+	cfg    config.Config
+	layout covenant.Layout
+}
+
+// openProject finds the repository around the working directory and reads its
+// configuration from the work tree.
+func (w *world) openProject() (*project, error) {
+	repo, err := gitrepo.Open(w.dir)
+	if err != nil {
+		return nil, err
+	}
+	p := &project{repo: repo, root: repo.Root()}
+	data, err := os.ReadFile(filepath.Join(p.root, config.FileName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s has no %s: run remembrancer init", p.root, config.FileName)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.cfg, err = config.Parse(config.FileName, data); err != nil {
+		return nil, misused("%v", err)
+	}
+	p.layout = covenant.Layout{Ops: p.cfg.Paths.Ops, Docs: p.cfg.Paths.Docs}
+	return p, nil
+}
+
+// head is the tree that the repository's evidence is judged by.
+type head struct {
+	tree   covenant.Tree
+	commit gitrepo.Hash // zero for a work tree
+	branch string       // short name, "" when detached
+	where  string       // in words
+}
+
+// head returns the tree of a revision. Where nothing of the covenant was
+// committed yet, the work tree is judged in its place, and where says so.
+func (p *project) head(rev string) (*head, error) {
+	h := &head{}
+	h.branch = headBranch(p.repo)
+	commit, err := p.repo.Resolve(rev)
+	if err == nil {
+		t, err := p.repo.TreeAt(commit)
+		if err != nil {
+			return nil, err
+		}
+		h.tree, h.commit, h.where = publish.Tree(t), commit, "commit "+commit.String()[:12]
+		if p.cfg.Publish.PublishRef != "" {
+			over, err := p.ledgerBranch()
+			if err != nil {
+				return nil, err
+			}
+			h.tree = publish.WithLedger(h.tree, over, p.layout)
+		}
+		_, err = h.tree.Blob(p.layout.Ledger(ledger.PolicyPath))
+		if err == nil || rev != "HEAD" || !errors.Is(err, fs.ErrNotExist) {
+			return h, nil
+		}
+	} else if rev != "HEAD" {
+		return nil, err
+	}
+	return &head{tree: publish.WorkTree(p.root), branch: h.branch, where: "the work tree: the covenant's files are not committed yet"}, nil
+}
+
+// ledgerBranch returns the tree of the configured ledger branch, local or as
+// last fetched from origin.
+func (p *project) ledgerBranch() (covenant.Tree, error) {
+	for _, ref := range []string{"refs/remotes/origin/" + p.cfg.Publish.PublishRef, "refs/heads/" + p.cfg.Publish.PublishRef} {
+		if h, err := p.repo.Resolve(ref); err == nil {
+			t, err := p.repo.TreeAt(h)
+			if err != nil {
+				return nil, err
+			}
+			return publish.Tree(t), nil
+		}
+	}
+	return nil, fmt.Errorf("the ledger's branch %s is not here: git fetch origin %[1]s", p.cfg.Publish.PublishRef)
+}
+
+// origin returns the log's name: configured, or derived from the remote.
+func (p *project) origin() string {
+	if p.cfg.Origin != "" {
+		return p.cfg.Origin
+	}
+	return deriveOrigin(p.repo)
+}
+
+func deriveOrigin(repo *gitrepo.Repo) string {
+	if u, err := repo.RemoteURL("origin"); err == nil {
+		if o := originOf(u); checkpoint.CheckOrigin(o) == nil {
+			return o
+		}
+	}
+	name := strings.Map(func(r rune) rune {
+		if r > ' ' && r < 0x7f && r != '+' && r != '/' {
+			return r
+		}
+		return '-'
+	}, filepath.Base(repo.Root()))
+	return "local/" + name
+}
+
+// originOf turns a remote's URL into a schema-less one, without credentials.
+func originOf(u string) string {
+	u = strings.TrimSuffix(strings.TrimSuffix(u, "/"), ".git")
+	if _, rest, ok := strings.Cut(u, "://"); ok {
+		if _, after, ok := strings.Cut(rest, "@"); ok {
+			rest = after
+		}
+		return strings.TrimPrefix(rest, "/")
+	}
+	if host, path, ok := strings.Cut(u, ":"); ok && !strings.Contains(host, "/") {
+		if _, after, ok := strings.Cut(host, "@"); ok {
+			host = after
+		}
+		return host + "/" + path
+	}
+	return "local/" + filepath.Base(u)
+}
+
+// past returns the checkpoints of a commit's first-parent ancestors, newest
+// first, each once.
+func (p *project) past(commit gitrepo.Hash) (past []covenant.Past, shallow bool, err error) {
+	if commit.IsZero() || p.cfg.Publish.PublishRef != "" {
+		return nil, false, nil
+	}
+	name := p.layout.Ledger(ledger.CheckpointPath)
+	seen := map[gitrepo.Hash]bool{}
+	for c, err := range p.repo.FirstParents(commit) {
+		if errors.Is(err, gitrepo.ErrShallow) {
+			return past, true, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		t, err := p.repo.TreeAt(c.Hash)
+		if err != nil {
+			return nil, false, err
+		}
+		blob, ok, err := t.BlobHash(name)
+		if err != nil {
+			return nil, false, err
+		}
+		if !ok || seen[blob] {
+			continue
+		}
+		seen[blob] = true
+		note, err := t.Read(blob)
+		if err != nil {
+			return nil, false, err
+		}
+		past = append(past, covenant.Past{Commit: c.Hash.String(), Note: note})
+	}
+	return past, false, nil
+}
+
+// audit carries out the audit of a revision with all that this verifier knows.
+func (w *world) audit(p *project, h *head, policyID string) (*covenant.Report, error) {
+	memory, err := w.memory(p.origin())
+	if err != nil {
+		return nil, err
+	}
+	opts := covenant.Options{Layout: p.layout, PolicyID: policyID, Badge: publish.Badge, Now: w.now()}
+	if opts.History, opts.HistoryShallow, err = p.past(h.commit); err != nil {
+		return nil, err
+	}
+	if policyID == "" {
+		opts.PolicyID = memory.PolicyID
+	}
+	if memory.Note != "" {
+		opts.LastSeen = []byte(memory.Note)
+		// Another branch may be older than what was seen of this one. Its ledger
+		// is then a prefix, which the branch it comes from was checked for.
+		if h.branch != p.cfg.Publish.Branch && olderThan(h.tree, p.layout, memory.Note) {
+			opts.LastSeen = nil
+		}
+	}
+	r := covenant.Audit(h.tree, opts)
+	r.FirstUse = policyID == ""
+	return r, nil
+}
+
+func olderThan(t covenant.Tree, l covenant.Layout, note string) bool {
+	seen, err1 := sizeOf([]byte(note))
+	data, err := t.Blob(l.Ledger(ledger.CheckpointPath))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	size, err2 := sizeOf(data)
+	return err == nil && err1 == nil && err2 == nil && size < seen
+}
+
+// sizeOf reads the size of an unverified note, to compare, not to believe.
+func sizeOf(note []byte) (int64, error) {
+	text, _, ok := strings.Cut(string(note), "\n\n")
+	if !ok {
+		return 0, errors.New("not a note")
+	}
+	b, err := checkpoint.ParseBody([]byte(text + "\n"))
+	return b.Size, err
+}
+
+// stateDir is the one place outside of repositories that the program writes to.
+func (w *world) stateDir() (string, error) {
+	for _, env := range []struct{ name, sub string }{
+		{"REMEMBRANCER_STATE", ""},
+		{"XDG_STATE_HOME", "remembrancer"},
+		{"LOCALAPPDATA", "remembrancer"},
+		{"HOME", filepath.Join(".local", "state", "remembrancer")},
+	} {
+		if v := w.getenv(env.name); v != "" {
+			if !filepath.IsAbs(v) {
+				return "", misused("%s is %q, want an absolute path", env.name, v)
+			}
+			return filepath.Join(v, env.sub), nil
+		}
+	}
+	return "", errors.New("no place for state: set REMEMBRANCER_STATE to a directory")
+}
+
+// state opens the state directory, making it first.
+func (w *world) state() (*durable.Dir, error) {
+	path, err := w.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	return durable.CreateDir(path)
+}
+
+// memory is what this verifier remembers of one log: trust on first use.
+type memory struct {
+	Origin   string `json:"origin"`
+	PolicyID string `json:"policy_id"`
+	Note     string `json:"note"`
+}
+
+func memoryPath(origin string) string { return "seen/" + shortHash(origin) + ".json" }
+
+func (w *world) memory(origin string) (memory, error) {
+	d, err := w.state()
+	if err != nil {
+		return memory{}, err
+	}
+	defer d.Close()
+	data, err := d.Get(memoryPath(origin))
+	if errors.Is(err, fs.ErrNotExist) {
+		return memory{}, nil
+	}
+	if err != nil {
+		return memory{}, err
+	}
+	var m memory
+	if err := json.Unmarshal(data, &m); err != nil {
+		return memory{}, fmt.Errorf("%s: %w", memoryPath(origin), err)
+	}
+	return m, nil
+}
+
+// remember keeps what an audit accepted. Only what passed is remembered, and a
+// size never goes back.
+func (w *world) remember(origin string, r *covenant.Report) error {
+	if r.Status() != covenant.Pass {
+		return nil
+	}
+	was, err := w.memory(origin)
+	if err != nil {
+		return err
+	}
+	m := memory{Origin: origin, PolicyID: r.PolicyID, Note: string(r.Checkpoint.Note())}
+	if m.Note == "" || was.Note != "" && r.Checkpoint.Body().Size < mustSize(was.Note) {
+		m.Note = was.Note
+	}
+	if m == was {
+		return nil
+	}
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	d, err := w.state()
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Put(memoryPath(origin), append(data, '\n'))
+}
+
+func mustSize(note string) int64 {
+	n, err := sizeOf([]byte(note))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+func shortHash(s string) string { return digest([]byte(s))[:16] }
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// headBranch returns the short name of the branch that HEAD is on, "" when it is
+// on none.
+func headBranch(repo *gitrepo.Repo) string {
+	ref, err := repo.HeadBranch()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimPrefix(ref, "refs/heads/")
+}

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# The ancestor's path of the remembrancer program.
+exec "${REMEMBRANCER:-remembrancer}" "$@"

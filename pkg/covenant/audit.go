@@ -1,0 +1,650 @@
+// Package covenant judges a repository's evidence: the audit of its ledger and
+// the checks that a change must pass before it is merged.
+//
+// It reads a commit's blobs through [Tree], never a work tree: what is judged is
+// what was committed. Every check answers pass, fail, or error; error means that
+// it could not judge, and is never a pass.
+//
+// # The audit (checks 1 to 8)
+//
+//  1. the folders hold only regular files on the paths of their grammar
+//  2. the checkpoint verifies under the pinned log policy
+//  3. exactly the checkpoint's number of entries, which hash to its root, with
+//     the edge of the same tree
+//  4. every line encodes back to itself, and no (id, fingerprint) comes twice
+//  5. every receipt is signed by its issuer, and the issuer is trusted
+//  6. every sequenced receipt file is there and is what was sequenced
+//  7. one root line in the index document, equal to the root, and the badge
+//     recomputed
+//  8. the checkpoint extends the last one seen, and every one before it in
+//     history
+//
+// # The change checks (9 to 13)
+//
+// They compare a base with the merge result, never with the head alone.
+//
+//  9. ledger, root line, status and trust anchors equal the base's
+//  10. receipts are only added
+//  11. no two paths fold to one name, and no attribute touches the folders
+//  12. paths that the gate owns are unchanged, or their change was approved
+//  13. no reserved kind of receipt is added
+package covenant
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vaultmesh/remembrancer/pkg/checkpoint"
+	"github.com/vaultmesh/remembrancer/pkg/ledger"
+	"github.com/vaultmesh/remembrancer/pkg/openpgp"
+	"github.com/vaultmesh/remembrancer/pkg/receipt"
+)
+
+// Tree is a commit's tree. A blob that is named but not at hand must be an
+// error that is not fs.ErrNotExist.
+type Tree interface {
+	// Blob returns a file's content; an absent path is fs.ErrNotExist.
+	Blob(path string) ([]byte, error)
+	// Walk visits every file below a folder ("" is the whole tree) with its mode
+	// (regular, symlink, or irregular for a submodule) and an id of its content.
+	Walk(folder string, fn func(path string, mode fs.FileMode, id string) error) error
+}
+
+// Layout says where a repository keeps its evidence.
+type Layout struct {
+	Ops  string // folder of ledger, receipts, status and certs; "ops"
+	Docs string // the index document; "docs/REMEMBRANCER.md"
+}
+
+// DefaultLayout is where everything is unless configured otherwise.
+func DefaultLayout() Layout { return Layout{Ops: "ops", Docs: "docs/REMEMBRANCER.md"} }
+
+// Ledger returns the path of a ledger file.
+func (l Layout) Ledger(name string) string { return l.Ops + "/ledger/" + name }
+
+// Receipt returns the path of a receipt file.
+func (l Layout) Receipt(file string) string { return l.Ops + "/receipts/" + file }
+
+// Status returns the path of a status file.
+func (l Layout) Status(name string) string { return l.Ops + "/status/" + name }
+
+// Certs returns the folder of the trust anchors.
+func (l Layout) Certs() string { return l.Ops + "/certs" }
+
+// LedgerReader reads ledger files out of a tree.
+func (l Layout) LedgerReader(t Tree) ledger.Read {
+	return func(name string) ([]byte, error) { return t.Blob(l.Ledger(name)) }
+}
+
+// Status is the outcome of a check. Its zero value is no outcome.
+type Status int
+
+// The outcomes, in the order of how bad they are.
+const (
+	Pass  Status = iota + 1
+	Fail         // judged, and found wanting
+	Error        // could not judge
+)
+
+func (s Status) String() string {
+	switch s {
+	case Pass:
+		return "pass"
+	case Fail:
+		return "fail"
+	case Error:
+		return "error"
+	}
+	return "invalid"
+}
+
+// Finding is what one check found.
+type Finding struct {
+	Check    int      `json:"check"`
+	Name     string   `json:"name"`
+	Status   string   `json:"status"`
+	Detail   string   `json:"detail"`
+	Evidence []string `json:"evidence,omitempty"` // both notes of a fork, both bytes of a mismatch
+
+	status Status
+}
+
+// Report is the outcome of an audit or of the change checks.
+type Report struct {
+	Findings []Finding
+	// What the audit read on its way, for those who go on with it. Checkpoint is
+	// the zero value for a log that was not begun.
+	Checkpoint checkpoint.Verified
+	Entries    []receipt.Entry
+	// PolicyID names the trust state the audit used.
+	PolicyID string
+	// FirstUse says that no policy was pinned: the repository's own was believed.
+	FirstUse bool
+}
+
+// Status returns the worst outcome. A report without findings is an error.
+func (r *Report) Status() Status {
+	worst := Status(0)
+	for _, f := range r.Findings {
+		worst = max(worst, f.status)
+	}
+	if worst == 0 {
+		return Error
+	}
+	return worst
+}
+
+// Failures returns the findings that are not passes.
+func (r *Report) Failures() []Finding {
+	return slices.DeleteFunc(slices.Clone(r.Findings), func(f Finding) bool { return f.status == Pass })
+}
+
+func (r *Report) add(check int, name string, detail string, err error, evidence ...string) {
+	f := Finding{Check: check, Name: name, Detail: detail, Evidence: evidence, status: Pass}
+	var unread unreadable
+	switch {
+	case errors.As(err, &unread):
+		f.status, f.Detail = Error, err.Error()
+	case err != nil:
+		f.status, f.Detail = Fail, err.Error()
+	}
+	f.Status = f.status.String()
+	r.Findings = append(r.Findings, f)
+}
+
+// unreadable marks evidence that could not be read: nothing is known about it.
+type unreadable struct{ error }
+
+func (u unreadable) Unwrap() error { return u.error }
+
+// Options are what an audit is held to.
+type Options struct {
+	Layout Layout
+	// Policy is the pinned log policy. Nil believes the repository's own file,
+	// and the report says so.
+	Policy *checkpoint.Policy
+	// PolicyID is the pinned id of the whole trust state, in hex; empty for none.
+	PolicyID string
+	// Claimed is an unsigned body to hold the entries to in place of the
+	// checkpoint: what a publisher is about to sign. Checks 7 and 8 are then the
+	// caller's.
+	Claimed *checkpoint.Body
+	// LastSeen is the newest checkpoint this verifier has accepted, or nil.
+	LastSeen []byte
+	// History are the checkpoints of earlier commits on the first-parent line,
+	// newest first; HistoryShallow says that older ones are not at hand.
+	History        []Past
+	HistoryShallow bool
+	// Badge recomputes the status files that an entry implies; ok is false for
+	// entries that imply none. Nil leaves status files unchecked.
+	Badge func(e receipt.Entry) (files map[string][]byte, ok bool)
+	Now   time.Time
+}
+
+// Past is the checkpoint of an earlier commit.
+type Past struct {
+	Commit string
+	Note   []byte
+}
+
+// Names of the checks.
+const (
+	checkGrammar    = "paths"
+	checkCheckpoint = "checkpoint"
+	checkRehash     = "entries"
+	checkLines      = "lines"
+	checkSignatures = "signatures"
+	checkReceipts   = "receipt files"
+	checkIndex      = "root line and badge"
+	checkExtends    = "append-only"
+)
+
+// Audit carries out checks 1 to 8. A check that rests on one that did not pass
+// is an error, never left out.
+func Audit(t Tree, opts Options) *Report {
+	r := &Report{FirstUse: opts.Policy == nil && opts.PolicyID == ""}
+	l := opts.Layout
+
+	n, err := checkPaths(t, l)
+	r.add(1, checkGrammar, fmt.Sprintf("%d files, all regular and in their places", n), err)
+
+	trust, err := LoadTrust(t, l)
+	body, begun := checkpoint.Body{}, false
+	if err == nil {
+		r.PolicyID = trust.ID()
+		begun, err = auditCheckpoint(t, opts, trust, r)
+	}
+	switch {
+	case err != nil:
+		r.add(2, checkCheckpoint, "", err)
+	case opts.Claimed != nil:
+		body = *opts.Claimed
+		r.add(2, checkCheckpoint, fmt.Sprintf("claimed, not yet signed: size %d, root %x", body.Size, body.Root[:]), nil)
+	case !begun:
+		body = ledger.Empty(trust.Policy.Origins()[0])
+		r.add(2, checkCheckpoint, "the log has not begun: no entry was published yet", nil)
+	default:
+		body = r.Checkpoint.Body()
+		r.add(2, checkCheckpoint, fmt.Sprintf("size %d, root %x, signed for %s", body.Size, body.Root[:], body.Origin), nil)
+	}
+	if err != nil {
+		for i, name := range []string{checkRehash, checkLines, checkSignatures, checkReceipts, checkIndex, checkExtends} {
+			r.add(3+i, name, "", unreadable{errors.New("not judged: there is no verified checkpoint to judge by")})
+		}
+		return r
+	}
+
+	leaves, err := ledger.Verify(l.LedgerReader(t), body)
+	r.add(3, checkRehash, fmt.Sprintf("%d entries hash to the root", body.Size), classify(err))
+	if err == nil {
+		r.Entries, err = readEntries(t, l, body)
+		r.add(4, checkLines, fmt.Sprintf("%d lines are canonical, no signature twice", len(r.Entries)), classify(err))
+	} else {
+		r.add(4, checkLines, "", unreadable{errors.New("not judged: the entries are not those of the checkpoint")})
+	}
+	if err != nil {
+		for i, name := range []string{checkSignatures, checkReceipts} {
+			r.add(5+i, name, "", unreadable{errors.New("not judged: the entries could not be read")})
+		}
+	} else {
+		r.add(5, checkSignatures, fmt.Sprintf("every receipt is signed by its issuer; %d trust anchors", len(trust.Keys.Fingerprints())),
+			checkIssuers(r.Entries, trust.Keys, opts.Now))
+		n, err := checkFiles(t, l, r.Entries)
+		r.add(6, checkReceipts, fmt.Sprintf("%d files are what was sequenced", n), classify(err))
+	}
+	if opts.Claimed != nil {
+		return r
+	}
+	r.add(7, checkIndex, fmt.Sprintf("%s states the root", l.Docs), checkIndexDocument(t, opts, body, r.Entries))
+	detail, err, evidence := checkHistory(opts, trust.Policy, r.Checkpoint, leaves)
+	r.add(8, checkExtends, detail, err, evidence...)
+	return r
+}
+
+// classify marks read errors as such; tampering that was proven is a failure.
+func classify(err error) error {
+	var tamper *ledger.TamperError
+	var path *fs.PathError
+	if err == nil || errors.As(err, &tamper) || errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if errors.As(err, &path) {
+		return unreadable{err}
+	}
+	return err
+}
+
+func read(t Tree, name string) ([]byte, error) {
+	b, err := t.Blob(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, unreadable{fmt.Errorf("%s: %w", name, err)}
+	}
+	return b, err
+}
+
+var (
+	fingerprint    = `[0-9A-F]{40}(?:[0-9A-F]{24})?`
+	receiptGrammar = regexp.MustCompile(`^([a-z-]+)/([^/]+)\.receipt(?:\.(` + fingerprint + `)\.asc)?$`)
+	snapshotFile   = regexp.MustCompile(`^snapshots/\d{4}-\d{2}-\d{2}\.json(\.asc|\.[a-z0-9-]*\.?tsr)?$`)
+)
+
+// onGrammar says whether a path relative to the ops folder may be there.
+func onGrammar(rel string) bool {
+	if name, ok := strings.CutPrefix(rel, "ledger/"); ok {
+		if name == ledger.CheckpointPath || name == ledger.EdgePath || name == ledger.PolicyPath || snapshotFile.MatchString(name) {
+			return true
+		}
+		_, ok := ledger.ParseSegmentPath(name)
+		return ok
+	}
+	if name, ok := strings.CutPrefix(rel, "receipts/"); ok {
+		_, _, _, ok := splitReceiptPath(name)
+		return ok
+	}
+	return true
+}
+
+func splitReceiptPath(rel string) (kind receipt.Kind, name string, signer openpgp.Fingerprint, ok bool) {
+	m := receiptGrammar.FindStringSubmatch(rel)
+	if m == nil || receipt.CheckName(m[2]) != nil {
+		return "", "", "", false
+	}
+	k, err := receipt.ParseKind(m[1])
+	return k, m[2], openpgp.Fingerprint(m[3]), err == nil
+}
+
+// checkPaths is check 1.
+func checkPaths(t Tree, l Layout) (n int, err error) {
+	var bad []string
+	for _, folder := range []string{"ledger", "receipts"} {
+		err := t.Walk(l.Ops+"/"+folder, func(p string, mode fs.FileMode, _ string) error {
+			rel := strings.TrimPrefix(p, l.Ops+"/")
+			switch {
+			case mode&fs.ModeSymlink != 0:
+				bad = append(bad, p+" is a symbolic link")
+			case !mode.IsRegular():
+				bad = append(bad, p+" is not a regular file")
+			case path.Base(p) == ".gitattributes":
+				bad = append(bad, p+" would change how git stores the files beside it")
+			case !onGrammar(rel):
+				bad = append(bad, p+" has no place there")
+			}
+			n++
+			return nil
+		})
+		if err != nil {
+			return n, unreadable{err}
+		}
+	}
+	if len(bad) > 0 {
+		return n, errors.New(list(bad))
+	}
+	return n, nil
+}
+
+// list joins findings, naming the first few.
+func list(items []string) string {
+	const show = 5
+	if len(items) <= show {
+		return strings.Join(items, "; ")
+	}
+	return fmt.Sprintf("%s; and %d more", strings.Join(items[:show], "; "), len(items)-show)
+}
+
+func auditCheckpoint(t Tree, opts Options, trust *Trust, r *Report) (begun bool, err error) {
+	if opts.PolicyID != "" && opts.PolicyID != trust.ID() {
+		return false, fmt.Errorf("the repository's policy is %s, pinned is %s: if the change is known and wanted, pin the new one", trust.ID(), opts.PolicyID)
+	}
+	policy := opts.Policy
+	if policy == nil {
+		policy = trust.Policy
+	} else if !bytes.Equal(policy.Bytes(), trust.Policy.Bytes()) {
+		return false, errors.New("the repository's log policy is not the pinned one")
+	}
+	if opts.Claimed != nil {
+		return true, nil
+	}
+	note, err := read(t, opts.Layout.Ledger(ledger.CheckpointPath))
+	if errors.Is(err, fs.ErrNotExist) {
+		if opts.LastSeen != nil {
+			return false, fmt.Errorf("the checkpoint is gone, but one was seen before:\n%s", opts.LastSeen)
+		}
+		begun := false
+		err := t.Walk(opts.Layout.Ops+"/ledger/log", func(string, fs.FileMode, string) error { begun = true; return nil })
+		switch {
+		case err != nil:
+			return false, unreadable{err}
+		case begun:
+			return false, errors.New("there are entries, but no checkpoint")
+		}
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if r.Checkpoint, err = policy.Open(note); err != nil {
+		return false, err
+	}
+	return true, nil
+}
+
+func readEntries(t Tree, l Layout, body checkpoint.Body) ([]receipt.Entry, error) {
+	lines := make([][]byte, 0, min(body.Size, 1<<20))
+	err := ledger.Lines(l.LedgerReader(t), body, func(_ int64, line []byte) error {
+		lines = append(lines, line)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]receipt.Entry, len(lines))
+	if err := eachParallel(len(lines), func(i int) error {
+		e, err := receipt.ParseLine(lines[i])
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		entries[i] = e
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	seen := make(map[sealKey]int, len(entries))
+	for i, e := range entries {
+		for _, s := range e.Signatures {
+			k := sealKey{e.Receipt.ID(), s.Fingerprint}
+			if first, dup := seen[k]; dup {
+				return nil, fmt.Errorf("entry %d repeats the signature of %s on receipt %s of entry %d", i, s.Fingerprint, e.Receipt.ID(), first)
+			}
+			seen[k] = i
+		}
+	}
+	return entries, nil
+}
+
+type sealKey struct {
+	id     receipt.ID
+	signer openpgp.Fingerprint
+}
+
+// checkIssuers is check 5.
+func checkIssuers(entries []receipt.Entry, keys *openpgp.Keyring, now time.Time) error {
+	own := make([]bool, len(entries))
+	if err := eachParallel(len(entries), func(i int) error {
+		issued, err := entries[i].Verify(keys, now)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+		own[i] = issued
+		return nil
+	}); err != nil {
+		return err
+	}
+	valid := map[receipt.ID]bool{}
+	for i, e := range entries {
+		id := e.Receipt.ID()
+		valid[id] = valid[id] || own[i]
+		if !valid[id] {
+			return fmt.Errorf("entry %d: receipt %s is endorsed, but its issuer %s has not signed it", i, id, e.Receipt.Issuer())
+		}
+	}
+	return nil
+}
+
+// checkFiles is check 6.
+func checkFiles(t Tree, l Layout, entries []receipt.Entry) (n int, err error) {
+	archived := map[string]bool{}
+	for _, e := range entries {
+		if e.Receipt.Kind() == receipt.Archive {
+			for _, s := range e.Receipt.Subjects() {
+				archived[s.SHA256] = true
+			}
+		}
+	}
+	var bad []string
+	done := map[receipt.ID]bool{}
+	for i, e := range entries {
+		file := e.Receipt.File()
+		if file == "" || done[e.Receipt.ID()] {
+			continue
+		}
+		done[e.Receipt.ID()] = true
+		got, err := read(t, l.Receipt(file))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			if !archived[digest(e.Receipt.Bytes())] {
+				bad = append(bad, fmt.Sprintf("%s was sequenced as entry %d and is gone", l.Receipt(file), i))
+			}
+		case err != nil:
+			return n, err
+		case !bytes.Equal(got, e.Receipt.Bytes()):
+			bad = append(bad, fmt.Sprintf("%s differs from entry %d (sequenced sha256:%s, found sha256:%s)",
+				l.Receipt(file), i, digest(e.Receipt.Bytes()), digest(got)))
+		default:
+			n++
+		}
+	}
+	if len(bad) > 0 {
+		return n, errors.New(list(bad))
+	}
+	return n, nil
+}
+
+// RootLine is how the index document states the root.
+var rootLine = regexp.MustCompile(`(?m)^Merkle Root: (\S+)[ \t]*\r?$`)
+
+// RootOf returns the root that the index document states. Exactly one line
+// "Merkle Root: <64 hex>" must be there.
+func RootOf(doc []byte) (string, error) {
+	m := rootLine.FindAllSubmatch(doc, -1)
+	if len(m) != 1 {
+		return "", fmt.Errorf(`%d lines "Merkle Root: <hex>", want exactly one`, len(m))
+	}
+	if _, err := checkpointHash(string(m[0][1])); err != nil {
+		return "", err
+	}
+	return string(m[0][1]), nil
+}
+
+// WithRoot returns the document with its one root line stating the root; a
+// document without such a line gets one at its end.
+func WithRoot(doc []byte, root checkpoint.Hash) ([]byte, error) {
+	line := fmt.Sprintf("Merkle Root: %x", root[:])
+	switch m := rootLine.FindAllIndex(doc, -1); len(m) {
+	case 0:
+		if len(doc) > 0 && !bytes.HasSuffix(doc, []byte("\n")) {
+			doc = append(bytes.Clone(doc), '\n')
+		}
+		return append(bytes.Clone(doc), line+"\n"...), nil
+	case 1:
+		return slices.Concat(doc[:m[0][0]], []byte(line), doc[m[0][1]:]), nil
+	default:
+		return nil, fmt.Errorf(`%d lines "Merkle Root: <hex>", want exactly one: remove the others`, len(m))
+	}
+}
+
+func checkpointHash(s string) (h checkpoint.Hash, err error) {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(h) || strings.ToLower(s) != s {
+		return h, fmt.Errorf("root %q: want 64 lower-case hex digits", s)
+	}
+	return checkpoint.Hash(b), nil
+}
+
+// checkIndexDocument is check 7.
+func checkIndexDocument(t Tree, opts Options, body checkpoint.Body, entries []receipt.Entry) error {
+	doc, err := read(t, opts.Layout.Docs)
+	if err != nil {
+		return fmt.Errorf("%s: %w", opts.Layout.Docs, err)
+	}
+	stated, err := RootOf(doc)
+	if err != nil {
+		return fmt.Errorf("%s: %w", opts.Layout.Docs, err)
+	}
+	if want := hex.EncodeToString(body.Root[:]); stated != want {
+		return fmt.Errorf("%s states root %s, the ledger's is %s", opts.Layout.Docs, stated, want)
+	}
+	if opts.Badge == nil {
+		return nil
+	}
+	for name, want := range StatusFiles(entries, opts.Badge) {
+		got, err := read(t, opts.Layout.Status(name))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && want == nil:
+		case err != nil:
+			return fmt.Errorf("%s: %w", opts.Layout.Status(name), err)
+		case want == nil:
+			return fmt.Errorf("%s is there, but no admitted verdict backs it", opts.Layout.Status(name))
+		case !bytes.Equal(got, want):
+			return fmt.Errorf("%s says %s, the last admitted verdict makes it %s",
+				opts.Layout.Status(name), bytes.TrimSpace(got), bytes.TrimSpace(want))
+		}
+	}
+	return nil
+}
+
+// StatusFiles returns the status files as the log implies them: those of the
+// last entry that implies any. A nil content means that the file must be absent.
+func StatusFiles(entries []receipt.Entry, badge func(receipt.Entry) (map[string][]byte, bool)) map[string][]byte {
+	for _, e := range slices.Backward(entries) {
+		if files, ok := badge(e); ok {
+			return files
+		}
+	}
+	return map[string][]byte{BadgeFile: nil, ShieldsFile: nil}
+}
+
+// The status files.
+const (
+	BadgeFile   = "badge.json"
+	ShieldsFile = "badge.shields.json"
+)
+
+// checkHistory is check 8.
+func checkHistory(opts Options, policy *checkpoint.Policy, head checkpoint.Verified, leaves []checkpoint.Hash) (string, error, []string) {
+	past := slices.Clone(opts.History)
+	if opts.LastSeen != nil {
+		past = append([]Past{{Commit: "the last one seen", Note: opts.LastSeen}}, past...)
+	}
+	body := head.Body()
+	if leaves == nil && body.Size > 0 {
+		return "", unreadable{errors.New("not judged: the entries are not those of the checkpoint")}, nil
+	}
+	tree := ledger.NewTree(leaves)
+	checked := map[string]bool{}
+	for _, p := range past {
+		if checked[string(p.Note)] {
+			continue
+		}
+		checked[string(p.Note)] = true
+		v, err := policy.Open(p.Note)
+		if err != nil {
+			return "", fmt.Errorf("checkpoint of %s: %w", p.Commit, err), []string{string(p.Note), string(head.Note())}
+		}
+		old := v.Body()
+		root, err := tree.Root(old.Size)
+		if err != nil || root != old.Root || old.Origin != body.Origin && body.Size > 0 {
+			return "", fmt.Errorf("checkpoint of size %d (root %x) does not extend the one of %s: size %d, root %x",
+				body.Size, body.Root[:], p.Commit, old.Size, old.Root[:]), []string{string(p.Note), string(head.Note())}
+		}
+	}
+	detail := fmt.Sprintf("extends %d earlier checkpoints", len(checked))
+	if opts.HistoryShallow {
+		detail += "; the clone is shallow, older ones were not at hand"
+	}
+	return detail, nil, nil
+}
+
+func eachParallel(n int, work func(int) error) error {
+	var (
+		wg    sync.WaitGroup
+		procs = runtime.GOMAXPROCS(0)
+		errs  = make([]error, procs)
+	)
+	for p := range procs {
+		wg.Go(func() {
+			// Contiguous ranges, so that the first error by index is found.
+			for i := n * p / procs; i < n*(p+1)/procs; i++ {
+				if errs[p] = work(i); errs[p] != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

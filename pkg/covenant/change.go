@@ -1,0 +1,265 @@
+package covenant
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/vaultmesh/remembrancer/pkg/receipt"
+)
+
+// Change is what the change checks need to know beside the two trees.
+type Change struct {
+	Layout Layout
+	// Owned are the globs of paths that the gate owns, from the base's
+	// configuration: "*" stays within a folder, "**" does not.
+	Owned []string
+	// Approved says that a code owner approved this very head.
+	Approved bool
+}
+
+// Attributes is the line that keeps git from converting or merging the
+// evidence. It must be the last rule of .gitattributes: the last rule wins.
+func Attributes(l Layout) string {
+	return "/" + l.Ops + "/** -text -merge -filter -ident -eol -working-tree-encoding -export-subst -export-ignore"
+}
+
+type file struct {
+	mode fs.FileMode
+	id   string
+}
+
+// CheckChange carries out checks 9 to 13 on a base and the merge result.
+func CheckChange(base, merge Tree, c Change) *Report {
+	r := &Report{}
+	was, err1 := files(base)
+	is, err2 := files(merge)
+	if err := errors.Join(err1, err2); err != nil {
+		for i, name := range []string{"ledger unchanged", "receipts only added", "names and attributes", "gate-owned paths", "reserved kinds"} {
+			r.add(9+i, name, "", unreadable{err})
+		}
+		return r
+	}
+	l := c.Layout
+	r.add(9, "ledger unchanged", "ledger, root line, status and certs equal the base's", checkUnchanged(base, merge, was, is, l))
+	added, err := checkAdded(was, is, l)
+	r.add(10, "receipts only added", fmt.Sprintf("%d receipt files added, none changed or removed", len(added)), err)
+	r.add(11, "names and attributes", "no names that fold together, no attributes on "+l.Ops+"/", checkNames(merge, is, l))
+	r.add(12, "gate-owned paths", "unchanged, or approved by a code owner at this head", checkOwned(was, is, c))
+	r.add(13, "reserved kinds", "none added", checkKinds(merge, added, l))
+	return r
+}
+
+func files(t Tree) (map[string]file, error) {
+	m := map[string]file{}
+	err := t.Walk("", func(p string, mode fs.FileMode, id string) error {
+		m[p] = file{mode, id}
+		return nil
+	})
+	return m, err
+}
+
+// changed returns the paths, sorted, whose mode or content differ, and that
+// match.
+func changed(was, is map[string]file, match func(string) bool) []string {
+	var paths []string
+	for p, f := range was {
+		if match(p) && is[p] != f {
+			paths = append(paths, p)
+		}
+	}
+	for p := range is {
+		if _, ok := was[p]; !ok && match(p) {
+			paths = append(paths, p)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+func checkUnchanged(base, merge Tree, was, is map[string]file, l Layout) error {
+	paths := changed(was, is, func(p string) bool {
+		return strings.HasPrefix(p, l.Ops+"/ledger/") || strings.HasPrefix(p, l.Ops+"/status/") || strings.HasPrefix(p, l.Certs()+"/") ||
+			p == l.Ops || p == l.Ops+"/ledger" || p == l.Ops+"/status" || p == l.Certs()
+	})
+	if len(paths) > 0 {
+		return fmt.Errorf("only the publisher writes these: %s; git checkout BASE -- PATH restores them", list(paths))
+	}
+	before, err := rootIn(base, l)
+	if err != nil {
+		return err
+	}
+	after, err := rootIn(merge, l)
+	if err != nil {
+		return err
+	}
+	if before != after {
+		return fmt.Errorf("%s: root line was %q, is %q: only the publisher writes it", l.Docs, before, after)
+	}
+	return nil
+}
+
+// rootIn returns the root lines of the index document, "" where there is none.
+func rootIn(t Tree, l Layout) (string, error) {
+	doc, err := read(t, l.Docs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(bytes.Join(rootLine.FindAll(doc, -1), []byte("\n"))), nil
+}
+
+// checkAdded is check 10. Paths are compared as they are: a rename is a removal.
+func checkAdded(was, is map[string]file, l Layout) (added []string, err error) {
+	var bad []string
+	for _, p := range changed(was, is, func(p string) bool { return strings.HasPrefix(p, l.Ops+"/receipts") }) {
+		before, existed := was[p]
+		after, exists := is[p]
+		rel := strings.TrimPrefix(p, l.Ops+"/receipts/")
+		switch {
+		case existed && !exists:
+			bad = append(bad, p+" was removed or renamed")
+		case existed && before != after:
+			bad = append(bad, p+" was changed")
+		case !after.mode.IsRegular():
+			bad = append(bad, p+" is not a regular file")
+		default:
+			if _, _, _, ok := splitReceiptPath(rel); !ok {
+				bad = append(bad, p+" has no place there: want "+l.Ops+"/receipts/<kind>/NAME.receipt or its .<fingerprint>.asc")
+				continue
+			}
+			added = append(added, p)
+		}
+	}
+	if len(bad) > 0 {
+		return added, errors.New(list(bad))
+	}
+	return added, nil
+}
+
+// checkNames is check 11.
+func checkNames(merge Tree, is map[string]file, l Layout) error {
+	var bad []string
+	// Two names of one folded form are one file on case-insensitive and
+	// normalising file systems: a checkout there would replace one by the other.
+	fold := cases.Fold()
+	seen := map[string]string{}
+	for _, p := range slices.Sorted(maps.Keys(is)) {
+		for dir := p; dir != "."; dir = path.Dir(dir) {
+			key := norm.NFC.String(fold.String(norm.NFD.String(dir)))
+			if other, ok := seen[key]; ok && other != dir {
+				bad = append(bad, fmt.Sprintf("%q and %q are one name on some file systems", other, dir))
+				break
+			}
+			seen[key] = dir
+		}
+		if strings.HasPrefix(p, l.Ops+"/") && path.Base(p) == ".gitattributes" {
+			bad = append(bad, p+" sets attributes on the evidence")
+		}
+	}
+	attributes, err := read(merge, ".gitattributes")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	last := ""
+	for line := range strings.Lines(string(attributes)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			last = line
+		}
+	}
+	if last != Attributes(l) {
+		bad = append(bad, fmt.Sprintf(".gitattributes: the last rule is %q, want %q: rules after it would apply to the evidence", last, Attributes(l)))
+	}
+	if len(bad) > 0 {
+		return errors.New(list(bad))
+	}
+	return nil
+}
+
+func checkOwned(was, is map[string]file, c Change) error {
+	match := make([]*regexp.Regexp, 0, len(c.Owned))
+	for _, g := range c.Owned {
+		match = append(match, globPattern(g))
+	}
+	paths := changed(was, is, func(p string) bool {
+		// Receipts are added by anyone, and the publisher's folders are check 9's.
+		if strings.HasPrefix(p, c.Layout.Ops+"/receipts/") {
+			return false
+		}
+		return slices.ContainsFunc(match, func(re *regexp.Regexp) bool { return re.MatchString(p) })
+	})
+	if len(paths) > 0 && !c.Approved {
+		return fmt.Errorf("the gate owns these, a code owner must approve this head: %s", list(paths))
+	}
+	return nil
+}
+
+// globPattern turns a glob into an anchored pattern: "**" spans folders, "*" and
+// "?" do not.
+func globPattern(glob string) *regexp.Regexp {
+	var b strings.Builder
+	b.WriteString(`^`)
+	for i := 0; i < len(glob); i++ {
+		switch {
+		case strings.HasPrefix(glob[i:], "**/"):
+			b.WriteString(`(?:.*/)?`)
+			i += 2
+		case strings.HasPrefix(glob[i:], "**"):
+			b.WriteString(`.*`)
+			i++
+		case glob[i] == '*':
+			b.WriteString(`[^/]*`)
+		case glob[i] == '?':
+			b.WriteString(`[^/]`)
+		default:
+			b.WriteString(regexp.QuoteMeta(glob[i : i+1]))
+		}
+	}
+	b.WriteString(`$`)
+	return regexp.MustCompile(b.String())
+}
+
+// checkKinds is check 13: it also opens every added receipt, so that a file of
+// another kind cannot hide in an allowed folder.
+func checkKinds(merge Tree, added []string, l Layout) error {
+	var bad []string
+	for _, p := range added {
+		rel := strings.TrimPrefix(p, l.Ops+"/receipts/")
+		kind, name, signer, _ := splitReceiptPath(rel)
+		if kind.Reserved() {
+			bad = append(bad, fmt.Sprintf("%s: kind %s comes only from trusted jobs", p, kind))
+			continue
+		}
+		if signer != "" {
+			continue
+		}
+		data, err := read(merge, p)
+		if err != nil {
+			return err
+		}
+		r, err := receipt.Parse(data)
+		switch {
+		case err != nil:
+			bad = append(bad, fmt.Sprintf("%s: %v", p, err))
+		case r.Kind().Reserved():
+			bad = append(bad, fmt.Sprintf("%s: holds a receipt of kind %s, which comes only from trusted jobs", p, r.Kind()))
+		case r.Kind() != kind || r.Name() != name:
+			bad = append(bad, fmt.Sprintf("%s: holds receipt %s, want it at %s", p, r.ID(), l.Receipt(r.File())))
+		}
+	}
+	if len(bad) > 0 {
+		return errors.New(list(bad))
+	}
+	return nil
+}
