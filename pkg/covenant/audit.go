@@ -89,7 +89,7 @@ func (l Layout) LedgerReader(t Tree) ledger.Read {
 // Status is the outcome of a check. Its zero value is no outcome.
 type Status int
 
-// The outcomes, in the order of how bad they are.
+// The outcomes.
 const (
 	Pass  Status = iota + 1
 	Fail         // judged, and found wanting
@@ -132,16 +132,21 @@ type Report struct {
 	FirstUse bool
 }
 
-// Status returns the worst outcome. A report without findings is an error.
+// Status returns the outcome of all checks: fail when one found something
+// wanting, whatever else could not be judged because of it. A report without
+// findings is an error.
 func (r *Report) Status() Status {
-	worst := Status(0)
+	all := Pass
 	for _, f := range r.Findings {
-		worst = max(worst, f.status)
+		if f.status == Fail {
+			return Fail
+		}
+		all = max(all, f.status)
 	}
-	if worst == 0 {
+	if len(r.Findings) == 0 {
 		return Error
 	}
-	return worst
+	return all
 }
 
 // Failures returns the findings that are not passes.
@@ -555,6 +560,9 @@ func checkIndexDocument(t Tree, opts Options, body checkpoint.Body, entries []re
 	}
 	if opts.Badge == nil {
 		return nil
+	}
+	if entries == nil && body.Size > 0 {
+		return unreadable{errors.New("the root line is right, the badge not judged: the entries could not be read")}
 	}
 	for name, want := range StatusFiles(entries, opts.Badge) {
 		got, err := read(t, opts.Layout.Status(name))
