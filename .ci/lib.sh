@@ -23,10 +23,11 @@ ci_step=start
 ci_engine_pid=
 cd "$ci_root"
 
-# command:package. A command that is there is left as it is.
+# command:package or file:package. What is there is left as it is.
 ci_packages=(
   git:git openssl:openssl gpg:gnupg gpgv:gpgv jq:jq sqlite3:sqlite3
   shellcheck:shellcheck gcc:gcc dockerd:docker.io debootstrap:debootstrap
+  /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 )
 
 ci_go_tools=(
@@ -89,7 +90,7 @@ tracked() { # PATHSPEC...
 check_packages() {
   local pair missing=()
   for pair in "${ci_packages[@]}"; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
+    [[ -e ${pair%%:*} ]] || command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
   done
   if ((${#missing[@]})); then
     [[ $(id -u) == 0 ]] || die "missing: ${missing[*]}" "hint: sudo apt-get install ${missing[*]}"
@@ -222,16 +223,17 @@ check_bench_module() {
 # time as there are cores. A package's targets share one instrumented binary.
 # A failing input is left under the package's testdata, where go test finds it.
 check_fuzz() {
-  local files=() packages=() package targets=() count=0
+  local files=() packages=() package binary targets=() count=0
   mapfile -t files < <(tracked '*_test.go' | grep -v '^bench/' | xargs -r grep -lE '^func Fuzz')
   ((${#files[@]})) || die "no fuzz target found"
   mapfile -t packages < <(printf '%s\n' "${files[@]}" | xargs -n 1 dirname | sort -u)
   mkdir -p "$ci_tmp/fuzz" "$ci_cache/fuzz"
   for package in "${packages[@]}"; do
-    mapfile -t targets < <(go test -list '^Fuzz' "./$package" | grep '^Fuzz' || true)
+    binary=$ci_tmp/fuzz/${package//\//-}.test
+    go test -c -fuzz=Fuzz -o "$binary" "./$package"
+    mapfile -t targets < <(cd "$package" && "$binary" -test.list '^Fuzz' | grep '^Fuzz')
     ((${#targets[@]})) || continue
     count=$((count + ${#targets[@]}))
-    go test -c -fuzz=Fuzz -o "$ci_tmp/fuzz/${package//\//-}.test" "./$package"
     printf "$package %s\n" "${targets[@]}" >>"$ci_tmp/fuzz/list"
   done
   ((count)) || die "no fuzz target found, though a test file declares one"
@@ -263,7 +265,7 @@ start_engine() {
 }
 
 # local_images makes the stand-ins for images that only a registry has:
-#   ci_go_image      Debian, this machine's Go, this module's dependencies, and
+#   ci_go_image      the pinned image itself if this engine has it; else Debian, this machine's Go, this module's dependencies, and
 #                    their compiled packages, so that a build needs no network
 #   ci_runner_image  the same image: act's jobs want git, bash, node and Go
 local_images() {
@@ -271,6 +273,7 @@ local_images() {
   pinned=$(sed -n 's/^ARG GO_IMAGE=//p' Dockerfile)
   [[ $pinned == *@sha256:* ]] || die "Dockerfile: GO_IMAGE is '$pinned', wanted NAME@sha256:DIGEST"
   ci_go_image=${REMEMBRANCER_GO_IMAGE:-}
+  if [[ -z $ci_go_image ]] && docker image inspect "$pinned" >/dev/null 2>&1; then ci_go_image=$pinned; fi
   ci_runner_image=${REMEMBRANCER_RUNNER_IMAGE:-}
   if [[ -n $ci_go_image && -n $ci_runner_image ]]; then return 0; fi
 
@@ -280,9 +283,9 @@ local_images() {
     docker image inspect "$base" >/dev/null 2>&1 || make_base_image "$base"
     make_go_image "$base" "$full"
   fi
-  echo "stand-in for $pinned: $full"
   ci_go_image=${ci_go_image:-$full}
   ci_runner_image=${ci_runner_image:-$full}
+  if [[ $ci_go_image != "$pinned" ]]; then echo "stand-in for $pinned: $ci_go_image"; fi
 }
 
 make_go_image() { # BASE NAME
@@ -386,7 +389,7 @@ check_act() { # WORKFLOW EVENT [EVENT-FILE]
   # names the images it builds after actions and would reuse an older one.
   (cd "$work/repo" && "$ci_bin/act" "$event" -W "$workflow" "${flags[@]}" \
     -P "ubuntu-latest=$ci_runner_image" -P "ubuntu-24.04=$ci_runner_image" \
-    --pull=false --action-offline-mode --rebuild --action-cache-path "$ci_cache/act" </dev/null)
+    --pull=false --action-offline-mode --rebuild --rm --action-cache-path "$ci_cache/act" </dev/null)
 }
 
 # check_act_all runs every workflow that .ci/act has an event for:

@@ -205,10 +205,6 @@ func (s *Spec) check() {
 // hasFlag tells whether the input can be given on the command line.
 func (in *Input) hasFlag() bool { return in.Kind != Secret && !in.ActionOnly }
 
-// dockerEnv is the variable in which a runner gives the input to a Docker
-// action: dashes are kept.
-func (in *Input) dockerEnv() string { return "INPUT_" + strings.ToUpper(in.Name) }
-
 // compositeEnv is the variable in which the composite manifest gives it.
 func (in *Input) compositeEnv() string {
 	return "REMEMBRANCER_INPUT_" + strings.ToUpper(strings.ReplaceAll(in.Name, "-", "_"))
@@ -407,7 +403,7 @@ func (s *Spec) unknownFlag(name string) error {
 			known = append(known, in.Name)
 		}
 	}
-	if near := nearest(name, known); near != "" {
+	if near := Nearest(name, known); near != "" {
 		return fmt.Errorf("unknown flag --%s; did you mean --%s?", name, near)
 	}
 	return fmt.Errorf("unknown flag --%s; try %s %s --help", name, program, s.Verb)
@@ -485,7 +481,7 @@ func (in *Input) convert(raw string) (value, error) {
 	case String:
 		if len(in.Choices) > 0 && !slices.Contains(in.Choices, raw) {
 			hint := ""
-			if near := nearest(raw, in.Choices); near != "" {
+			if near := Nearest(raw, in.Choices); near != "" {
 				hint = fmt.Sprintf("; did you mean %q?", near)
 			}
 			return val, fmt.Errorf("found %q, wanted %s%s", raw, strings.Join(in.Choices, " or "), hint)
@@ -531,9 +527,9 @@ func (in *Input) convert(raw string) (value, error) {
 	return val, nil
 }
 
-// nearest returns the known word that a typing mistake would turn into word,
+// Nearest returns the known word that a typing mistake would turn into word,
 // or "" if none is that near.
-func nearest(word string, known []string) string {
+func Nearest(word string, known []string) string {
 	best, bestDist := "", max(2, len(word)/3)+1
 	for _, k := range known {
 		if d := distance(word, k); d < bestDist {

@@ -142,24 +142,36 @@ func TestWantsAcceptAndRefuse(t *testing.T) {
 		want      want
 		good, bad []string
 	}{
-		{"branch", wantBranch,
+		{
+			"branch", wantBranch,
 			[]string{"main", "remembrancer/claim", "v1.0", "feat/ünï", "a@b"},
-			[]string{"", "@", "HEAD", "-x", "/a", "a/", "a//b", "a..b", ".a", "a/.b", "a.lock", "a.lock/b", "a.", "a b", "a~", "a^", "a:b", "a?", "a*", "a[", `a\b`, "a@{0}", "refs/heads/a", "a\u202eb", strings.Repeat("a", 201)}},
-		{"path", wantPath,
+			[]string{"", "@", "HEAD", "-x", "/a", "a/", "a//b", "a..b", ".a", "a/.b", "a.lock", "a.lock/b", "a.", "a b", "a~", "a^", "a:b", "a?", "a*", "a[", `a\b`, "a@{0}", "refs/heads/a", "a\u202eb", strings.Repeat("a", 201)},
+		},
+		{
+			"path", wantPath,
 			[]string{"ops", "docs/REMEMBRANCER.md", ".github/x", "a b", "..a"},
-			[]string{"", ".", "..", "/ops", "ops/", "a/../b", "./a", "a//b", " ", " a", "a ", `a\b`, "C:/a", "a*", ".git/hooks", "a/.GIT", "a\u200bb", strings.Repeat("a", 256)}},
-		{"pattern", wantPattern,
+			[]string{"", ".", "..", "/ops", "ops/", "a/../b", "./a", "a//b", " ", " a", "a ", `a\b`, "C:/a", "a*", ".git/hooks", "a/.GIT", "a\u200bb", strings.Repeat("a", 256)},
+		},
+		{
+			"pattern", wantPattern,
 			[]string{"ops/**", "**/x", "**", "*.sh", "a[b-c]", "SMOKE_TEST.sh"},
-			[]string{"", ".", "/ops/**", "ops/", "../x", "!ops", "a[", "x**", `a\*`}},
-		{"origin", wantOrigin,
+			[]string{"", ".", "/ops/**", "ops/", "../x", "!ops", "a[", "x**", `a\*`},
+		},
+		{
+			"origin", wantOrigin,
 			[]string{"github.com/owner/name", "vaultmesh.org", "node-1:8443/log", "localhost"},
-			[]string{"", "/a", "a/", "a//b", "https://a", "A.com/x", "a b", "a+b", "a..b", "a/..", "a/b?c", strings.Repeat("a", 256)}},
-		{"author", wantAuthor,
+			[]string{"", "/a", "a/", "a//b", "https://a", "A.com/x", "a b", "a+b", "a..b", "a/..", "a/b?c", strings.Repeat("a", 256)},
+		},
+		{
+			"author", wantAuthor,
 			[]string{"Remembrancer Bot <bot@vaultmesh.org>", "B <b@c>", "Zoë <z@e>"},
-			[]string{"", "a", "<a@b>", " <a@b>", "a<b@c>", "a <b>", "a <b@c> ", "a <b@c@d>", "a\nb <b@c>", "a  <a@b>"}},
-		{"workflow", wantWorkflow,
+			[]string{"", "a", "<a@b>", " <a@b>", "a<b@c>", "a <b>", "a <b@c> ", "a <b@c@d>", "a\nb <b@c>", "a  <a@b>"},
+		},
+		{
+			"workflow", wantWorkflow,
 			[]string{".github/workflows/a.yml", ".github/workflows/a.yaml"},
-			[]string{"", "a.yml", ".github/workflows/.yml", ".github/workflows/a.json", ".github/workflows/a/b.yml", ".github/workflows/../a.yml"}},
+			[]string{"", "a.yml", ".github/workflows/.yml", ".github/workflows/a.json", ".github/workflows/a/b.yml", ".github/workflows/../a.yml"},
+		},
 	} {
 		for _, s := range tc.good {
 			assert.Equal(t, tc.want(s), "", "%s %q", tc.name, s)

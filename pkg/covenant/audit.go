@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"regexp"
 	"runtime"
@@ -83,7 +84,7 @@ func (l Layout) Certs() string { return l.Ops + "/certs" }
 
 // LedgerReader reads ledger files out of a tree.
 func (l Layout) LedgerReader(t Tree) ledger.Read {
-	return func(name string) ([]byte, error) { return t.Blob(l.Ledger(name)) }
+	return func(name string) ([]byte, error) { return read(t, l.Ledger(name)) }
 }
 
 // Status is the outcome of a check. Its zero value is no outcome.
@@ -134,14 +135,17 @@ type Report struct {
 
 // Status returns the outcome of all checks: fail when one found something
 // wanting, whatever else could not be judged because of it. A report without
-// findings is an error.
+// findings is an error, and so is a finding without an outcome.
 func (r *Report) Status() Status {
 	all := Pass
 	for _, f := range r.Findings {
-		if f.status == Fail {
+		switch f.status {
+		case Pass:
+		case Fail:
 			return Fail
+		default:
+			all = Error
 		}
-		all = max(all, f.status)
 	}
 	if len(r.Findings) == 0 {
 		return Error
@@ -155,13 +159,13 @@ func (r *Report) Failures() []Finding {
 }
 
 func (r *Report) add(check int, name string, detail string, err error, evidence ...string) {
-	f := Finding{Check: check, Name: name, Detail: detail, Evidence: evidence, status: Pass}
+	f := Finding{Check: check, Name: name, Detail: detail, status: Pass}
 	var unread unreadable
 	switch {
 	case errors.As(err, &unread):
 		f.status, f.Detail = Error, err.Error()
 	case err != nil:
-		f.status, f.Detail = Fail, err.Error()
+		f.status, f.Detail, f.Evidence = Fail, err.Error(), evidence
 	}
 	f.Status = f.status.String()
 	r.Findings = append(r.Findings, f)
@@ -194,6 +198,46 @@ type Options struct {
 	// entries that imply none. Nil leaves status files unchecked.
 	Badge func(e receipt.Entry) (files map[string][]byte, ok bool)
 	Now   time.Time
+	// Proven is the memory of one caller that audits the same log again and
+	// again (optional).
+	Proven *Proven
+}
+
+// Proven remembers the entries whose lines and signatures passed checks 4 and 5,
+// by their leaf hash and under one trust state. An audit that is given it parses
+// and verifies only what is new; that the entries are those of the checkpoint is
+// proven every time. Its zero value is ready, and is for one audit at a time.
+type Proven struct {
+	trust   string
+	entries map[checkpoint.Hash]proven
+}
+
+type proven struct {
+	entry  receipt.Entry
+	issued bool // the issuer's own signature is in it
+}
+
+// under forgets what was proven under other keys. Fingerprints do not tell: a
+// certificate may have been revoked.
+func (p *Proven) under(t *Trust) *Proven {
+	if p == nil {
+		return &Proven{}
+	}
+	var certs []byte
+	for _, f := range t.Keys.Fingerprints() {
+		k, _ := t.Keys.Lookup(f)
+		certs = append(certs, k.Binary()...)
+	}
+	if keys := t.ID() + digest(certs); p.trust != keys || p.entries == nil {
+		*p = Proven{trust: keys, entries: map[checkpoint.Hash]proven{}}
+	}
+	return p
+}
+
+func (p *Proven) keep(leaf checkpoint.Hash, e receipt.Entry, issued bool) {
+	if p.entries != nil {
+		p.entries[leaf] = proven{e, issued}
+	}
 }
 
 // Past is the checkpoint of an earlier commit.
@@ -225,13 +269,14 @@ func Audit(t Tree, opts Options) *Report {
 
 	trust, err := LoadTrust(t, l)
 	body, begun := checkpoint.Body{}, false
+	var evidence []string
 	if err == nil {
 		r.PolicyID = trust.ID()
-		begun, err = auditCheckpoint(t, opts, trust, r)
+		begun, evidence, err = auditCheckpoint(t, opts, trust, r)
 	}
 	switch {
 	case err != nil:
-		r.add(2, checkCheckpoint, "", err)
+		r.add(2, checkCheckpoint, "", err, evidence...)
 	case opts.Claimed != nil:
 		body = *opts.Claimed
 		r.add(2, checkCheckpoint, fmt.Sprintf("claimed, not yet signed: size %d, root %x", body.Size, body.Root[:]), nil)
@@ -249,11 +294,15 @@ func Audit(t Tree, opts Options) *Report {
 		return r
 	}
 
+	known := opts.Proven.under(trust)
 	leaves, err := ledger.Verify(l.LedgerReader(t), body)
-	r.add(3, checkRehash, fmt.Sprintf("%d entries hash to the root", body.Size), classify(err))
 	if err == nil {
-		r.Entries, err = readEntries(t, l, body)
-		r.add(4, checkLines, fmt.Sprintf("%d lines are canonical, no signature twice", len(r.Entries)), classify(err))
+		err = checkSegments(t, l, body)
+	}
+	r.add(3, checkRehash, fmt.Sprintf("%d entries hash to the root", body.Size), err, notes(r.Checkpoint.Note())...)
+	if err == nil {
+		r.Entries, err = readEntries(t, l, body, leaves, known)
+		r.add(4, checkLines, fmt.Sprintf("%d lines are canonical, no signature twice", len(r.Entries)), err)
 	} else {
 		r.add(4, checkLines, "", unreadable{errors.New("not judged: the entries are not those of the checkpoint")})
 	}
@@ -263,32 +312,32 @@ func Audit(t Tree, opts Options) *Report {
 		}
 	} else {
 		r.add(5, checkSignatures, fmt.Sprintf("every receipt is signed by its issuer; %d trust anchors", len(trust.Keys.Fingerprints())),
-			checkIssuers(r.Entries, trust.Keys, opts.Now))
+			checkIssuers(r.Entries, leaves, known, trust.Keys, opts.Now))
 		n, err := checkFiles(t, l, r.Entries)
-		r.add(6, checkReceipts, fmt.Sprintf("%d files are what was sequenced", n), classify(err))
+		r.add(6, checkReceipts, fmt.Sprintf("%d files are what was sequenced", n), err)
 	}
 	if opts.Claimed != nil {
 		return r
 	}
 	r.add(7, checkIndex, fmt.Sprintf("%s states the root", l.Docs), checkIndexDocument(t, opts, body, r.Entries))
-	detail, err, evidence := checkHistory(opts, trust.Policy, r.Checkpoint, leaves)
+	detail, evidence, err := checkHistory(opts, trust.Policy, body, r.Checkpoint.Note(), leaves)
 	r.add(8, checkExtends, detail, err, evidence...)
 	return r
 }
 
-// classify marks read errors as such; tampering that was proven is a failure.
-func classify(err error) error {
-	var tamper *ledger.TamperError
-	var path *fs.PathError
-	if err == nil || errors.As(err, &tamper) || errors.Is(err, fs.ErrNotExist) {
-		return err
+// notes are the signed notes that a failure is shown with.
+func notes(signed ...[]byte) []string {
+	var all []string
+	for _, n := range signed {
+		if n != nil {
+			all = append(all, string(n))
+		}
 	}
-	if errors.As(err, &path) {
-		return unreadable{err}
-	}
-	return err
+	return all
 }
 
+// read returns a file's content. Whatever keeps it from being read, other than
+// that it is not there, is unreadable: it proves nothing about the file.
 func read(t Tree, name string) ([]byte, error) {
 	b, err := t.Blob(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -303,7 +352,8 @@ var (
 	snapshotFile   = regexp.MustCompile(`^snapshots/\d{4}-\d{2}-\d{2}\.json(\.asc|\.[a-z0-9-]*\.?tsr)?$`)
 )
 
-// onGrammar says whether a path relative to the ops folder may be there.
+// onGrammar says whether a path relative to the ops folder may be there, for
+// the paths below ledger and receipts.
 func onGrammar(rel string) bool {
 	if name, ok := strings.CutPrefix(rel, "ledger/"); ok {
 		if name == ledger.CheckpointPath || name == ledger.EdgePath || name == ledger.PolicyPath || snapshotFile.MatchString(name) {
@@ -316,7 +366,7 @@ func onGrammar(rel string) bool {
 		_, _, _, ok := splitReceiptPath(name)
 		return ok
 	}
-	return true
+	return false
 }
 
 func splitReceiptPath(rel string) (kind receipt.Kind, name string, signer openpgp.Fingerprint, ok bool) {
@@ -328,33 +378,69 @@ func splitReceiptPath(rel string) (kind receipt.Kind, name string, signer openpg
 	return k, m[2], openpgp.Fingerprint(m[3]), err == nil
 }
 
-// checkPaths is check 1.
+// checkPaths is check 1. It looks at all of the ops folder: "Ledger" beside
+// "ledger" is the same folder on some file systems.
 func checkPaths(t Tree, l Layout) (n int, err error) {
 	var bad []string
-	for _, folder := range []string{"ledger", "receipts"} {
-		err := t.Walk(l.Ops+"/"+folder, func(p string, mode fs.FileMode, _ string) error {
-			rel := strings.TrimPrefix(p, l.Ops+"/")
-			switch {
-			case mode&fs.ModeSymlink != 0:
-				bad = append(bad, p+" is a symbolic link")
-			case !mode.IsRegular():
-				bad = append(bad, p+" is not a regular file")
-			case path.Base(p) == ".gitattributes":
-				bad = append(bad, p+" would change how git stores the files beside it")
-			case !onGrammar(rel):
-				bad = append(bad, p+" has no place there")
-			}
-			n++
+	folded := map[string]string{}
+	err = t.Walk(l.Ops, func(p string, mode fs.FileMode, _ string) error {
+		rel := strings.TrimPrefix(p, l.Ops+"/")
+		folder, _, _ := strings.Cut(rel, "/")
+		switch {
+		case p == l.Ops:
+			bad = append(bad, p+" is not a folder")
 			return nil
-		})
-		if err != nil {
-			return n, unreadable{err}
+		case isAttributes(p):
+			bad = append(bad, p+" would change how git stores the evidence")
+			return nil
+		case !strings.EqualFold(folder, "ledger") && !strings.EqualFold(folder, "receipts"):
+			return nil
 		}
+		n++
+		switch other := folded[strings.ToLower(p)]; {
+		case mode&fs.ModeSymlink != 0:
+			bad = append(bad, p+" is a symbolic link")
+		case !mode.IsRegular():
+			bad = append(bad, p+" is not a regular file")
+		case !onGrammar(rel):
+			bad = append(bad, p+" has no place there")
+		case other != "":
+			bad = append(bad, other+" and "+p+" are one name on some file systems")
+		}
+		folded[strings.ToLower(p)] = p
+		return nil
+	})
+	if err != nil {
+		return n, unreadable{err}
 	}
-	if len(bad) > 0 {
+	above, err := attributesAbove(t, l)
+	if err != nil {
+		return n, err
+	}
+	if bad = append(bad, above...); len(bad) > 0 {
 		return n, errors.New(list(bad))
 	}
 	return n, nil
+}
+
+// isAttributes says whether git takes attributes from a file of this path, on
+// any file system.
+func isAttributes(p string) bool { return strings.EqualFold(path.Base(p), ".gitattributes") }
+
+// attributesAbove finds attribute files between the root and the ops folder:
+// git lets them override the root's.
+func attributesAbove(t Tree, l Layout) (bad []string, err error) {
+	for dir := path.Dir(l.Ops); dir != "."; dir = path.Dir(dir) {
+		name := dir + "/.gitattributes"
+		_, err := read(t, name)
+		switch {
+		case err == nil:
+			bad = append(bad, name+" would change how git stores the evidence")
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		}
+	}
+	return bad, nil
 }
 
 // list joins findings, naming the first few.
@@ -366,44 +452,64 @@ func list(items []string) string {
 	return fmt.Sprintf("%s; and %d more", strings.Join(items[:show], "; "), len(items)-show)
 }
 
-func auditCheckpoint(t Tree, opts Options, trust *Trust, r *Report) (begun bool, err error) {
+func auditCheckpoint(t Tree, opts Options, trust *Trust, r *Report) (begun bool, evidence []string, err error) {
 	if opts.PolicyID != "" && opts.PolicyID != trust.ID() {
-		return false, fmt.Errorf("the repository's policy is %s, pinned is %s: if the change is known and wanted, pin the new one", trust.ID(), opts.PolicyID)
+		return false, nil, fmt.Errorf("the repository's policy is %s, pinned is %s: if the change is known and wanted, pin the new one", trust.ID(), opts.PolicyID)
 	}
 	policy := opts.Policy
 	if policy == nil {
 		policy = trust.Policy
 	} else if !bytes.Equal(policy.Bytes(), trust.Policy.Bytes()) {
-		return false, errors.New("the repository's log policy is not the pinned one")
+		return false, []string{string(policy.Bytes()), string(trust.Policy.Bytes())}, errors.New("the repository's log policy is not the pinned one")
 	}
 	if opts.Claimed != nil {
-		return true, nil
+		return true, nil, nil
 	}
 	note, err := read(t, opts.Layout.Ledger(ledger.CheckpointPath))
 	if errors.Is(err, fs.ErrNotExist) {
 		if opts.LastSeen != nil {
-			return false, fmt.Errorf("the checkpoint is gone, but one was seen before:\n%s", opts.LastSeen)
+			return false, notes(opts.LastSeen), errors.New("the checkpoint is gone, but one was seen before")
 		}
-		begun := false
-		err := t.Walk(opts.Layout.Ops+"/ledger/log", func(string, fs.FileMode, string) error { begun = true; return nil })
+		entries := false
+		err := t.Walk(opts.Layout.Ops+"/ledger/log", func(string, fs.FileMode, string) error { entries = true; return nil })
 		switch {
 		case err != nil:
-			return false, unreadable{err}
-		case begun:
-			return false, errors.New("there are entries, but no checkpoint")
+			return false, nil, unreadable{err}
+		case entries:
+			return false, nil, errors.New("there are entries, but no checkpoint")
 		}
-		return false, nil
+		return false, nil, nil
 	}
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if r.Checkpoint, err = policy.Open(note); err != nil {
-		return false, err
+		return false, notes(note), err
 	}
-	return true, nil
+	return true, nil, nil
 }
 
-func readEntries(t Tree, l Layout, body checkpoint.Body) ([]receipt.Entry, error) {
+// checkSegments completes check 3: the re-hash reads up to the segment after the
+// last, but a tree may hold one anywhere.
+func checkSegments(t Tree, l Layout, body checkpoint.Body) error {
+	var beyond []string
+	err := t.Walk(l.Ledger("log"), func(p string, _ fs.FileMode, _ string) error {
+		n, ok := ledger.ParseSegmentPath(strings.TrimPrefix(p, l.Ledger("")))
+		if ok && n*ledger.SegmentSize >= body.Size {
+			beyond = append(beyond, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return unreadable{err}
+	}
+	if len(beyond) > 0 {
+		return &ledger.TamperError{What: list(beyond) + " holds entries above the checkpoint", Signed: body}
+	}
+	return nil
+}
+
+func readEntries(t Tree, l Layout, body checkpoint.Body, leaves []checkpoint.Hash, known *Proven) ([]receipt.Entry, error) {
 	lines := make([][]byte, 0, min(body.Size, 1<<20))
 	err := ledger.Lines(l.LedgerReader(t), body, func(_ int64, line []byte) error {
 		lines = append(lines, line)
@@ -414,6 +520,10 @@ func readEntries(t Tree, l Layout, body checkpoint.Body) ([]receipt.Entry, error
 	}
 	entries := make([]receipt.Entry, len(lines))
 	if err := eachParallel(len(lines), func(i int) error {
+		if was, ok := known.entries[leaves[i]]; ok {
+			entries[i] = was.entry
+			return nil
+		}
 		e, err := receipt.ParseLine(lines[i])
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
@@ -442,9 +552,13 @@ type sealKey struct {
 }
 
 // checkIssuers is check 5.
-func checkIssuers(entries []receipt.Entry, keys *openpgp.Keyring, now time.Time) error {
+func checkIssuers(entries []receipt.Entry, leaves []checkpoint.Hash, known *Proven, keys *openpgp.Keyring, now time.Time) error {
 	own := make([]bool, len(entries))
 	if err := eachParallel(len(entries), func(i int) error {
+		if was, ok := known.entries[leaves[i]]; ok {
+			own[i] = was.issued
+			return nil
+		}
 		issued, err := entries[i].Verify(keys, now)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
@@ -456,6 +570,7 @@ func checkIssuers(entries []receipt.Entry, keys *openpgp.Keyring, now time.Time)
 	}
 	valid := map[receipt.ID]bool{}
 	for i, e := range entries {
+		known.keep(leaves[i], e, own[i])
 		id := e.Receipt.ID()
 		valid[id] = valid[id] || own[i]
 		if !valid[id] {
@@ -564,7 +679,9 @@ func checkIndexDocument(t Tree, opts Options, body checkpoint.Body, entries []re
 	if entries == nil && body.Size > 0 {
 		return unreadable{errors.New("the root line is right, the badge not judged: the entries could not be read")}
 	}
-	for name, want := range StatusFiles(entries, opts.Badge) {
+	files := StatusFiles(entries, opts.Badge)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		want := files[name]
 		got, err := read(t, opts.Layout.Status(name))
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && want == nil:
@@ -598,14 +715,13 @@ const (
 )
 
 // checkHistory is check 8.
-func checkHistory(opts Options, policy *checkpoint.Policy, head checkpoint.Verified, leaves []checkpoint.Hash) (string, error, []string) {
+func checkHistory(opts Options, policy *checkpoint.Policy, body checkpoint.Body, note []byte, leaves []checkpoint.Hash) (detail string, evidence []string, err error) {
 	past := slices.Clone(opts.History)
 	if opts.LastSeen != nil {
 		past = append([]Past{{Commit: "the last one seen", Note: opts.LastSeen}}, past...)
 	}
-	body := head.Body()
 	if leaves == nil && body.Size > 0 {
-		return "", unreadable{errors.New("not judged: the entries are not those of the checkpoint")}, nil
+		return "", nil, unreadable{errors.New("not judged: the entries are not those of the checkpoint")}
 	}
 	tree := ledger.NewTree(leaves)
 	checked := map[string]bool{}
@@ -616,16 +732,20 @@ func checkHistory(opts Options, policy *checkpoint.Policy, head checkpoint.Verif
 		checked[string(p.Note)] = true
 		v, err := policy.Open(p.Note)
 		if err != nil {
-			return "", fmt.Errorf("checkpoint of %s: %w", p.Commit, err), []string{string(p.Note), string(head.Note())}
+			return "", notes(p.Note, note), fmt.Errorf("checkpoint of %s: %w", p.Commit, err)
 		}
 		old := v.Body()
 		root, err := tree.Root(old.Size)
 		if err != nil || root != old.Root || old.Origin != body.Origin && body.Size > 0 {
-			return "", fmt.Errorf("checkpoint of size %d (root %x) does not extend the one of %s: size %d, root %x",
-				body.Size, body.Root[:], p.Commit, old.Size, old.Root[:]), []string{string(p.Note), string(head.Note())}
+			hint := ""
+			if old.Size > body.Size {
+				hint = "; if this clone is only behind, git pull"
+			}
+			return "", notes(p.Note, note), fmt.Errorf("checkpoint of size %d (root %x) does not extend the one of %s: size %d, root %x%s",
+				body.Size, body.Root[:], p.Commit, old.Size, old.Root[:], hint)
 		}
 	}
-	detail := fmt.Sprintf("extends %d earlier checkpoints", len(checked))
+	detail = fmt.Sprintf("extends %d earlier checkpoints", len(checked))
 	if opts.HistoryShallow {
 		detail += "; the clone is shallow, older ones were not at hand"
 	}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -20,8 +19,9 @@ import (
 // Change is what the change checks need to know beside the two trees.
 type Change struct {
 	Layout Layout
-	// Owned are the globs of paths that the gate owns, from the base's
-	// configuration: "*" stays within a folder, "**" does not.
+	// Owned are the patterns of paths that the gate owns, from the base's
+	// configuration: each element is a [path.Match] pattern, and the element **
+	// stands for any number of elements.
 	Owned []string
 	// Approved says that a code owner approved this very head.
 	Approved bool
@@ -62,6 +62,9 @@ func CheckChange(base, merge Tree, c Change) *Report {
 func files(t Tree) (map[string]file, error) {
 	m := map[string]file{}
 	err := t.Walk("", func(p string, mode fs.FileMode, id string) error {
+		if id == "" {
+			return fmt.Errorf("%s: its content has no id to compare by", p)
+		}
 		m[p] = file{mode, id}
 		return nil
 	})
@@ -123,7 +126,9 @@ func rootIn(t Tree, l Layout) (string, error) {
 // checkAdded is check 10. Paths are compared as they are: a rename is a removal.
 func checkAdded(was, is map[string]file, l Layout) (added []string, err error) {
 	var bad []string
-	for _, p := range changed(was, is, func(p string) bool { return strings.HasPrefix(p, l.Ops+"/receipts") }) {
+	for _, p := range changed(was, is, func(p string) bool {
+		return p == l.Ops+"/receipts" || strings.HasPrefix(p, l.Ops+"/receipts/")
+	}) {
 		before, existed := was[p]
 		after, exists := is[p]
 		rel := strings.TrimPrefix(p, l.Ops+"/receipts/")
@@ -155,19 +160,26 @@ func checkNames(merge Tree, is map[string]file, l Layout) error {
 	// normalising file systems: a checkout there would replace one by the other.
 	fold := cases.Fold()
 	seen := map[string]string{}
+	done := map[string]bool{}
 	for _, p := range slices.Sorted(maps.Keys(is)) {
-		for dir := p; dir != "."; dir = path.Dir(dir) {
+		for dir := p; dir != "." && !done[dir]; dir = path.Dir(dir) {
+			done[dir] = true
 			key := norm.NFC.String(fold.String(norm.NFD.String(dir)))
-			if other, ok := seen[key]; ok && other != dir {
+			if other, ok := seen[key]; ok {
 				bad = append(bad, fmt.Sprintf("%q and %q are one name on some file systems", other, dir))
 				break
 			}
 			seen[key] = dir
 		}
-		if strings.HasPrefix(p, l.Ops+"/") && path.Base(p) == ".gitattributes" {
-			bad = append(bad, p+" sets attributes on the evidence")
+		if strings.HasPrefix(p, l.Ops+"/") && isAttributes(p) {
+			bad = append(bad, p+" would change how git stores the evidence")
 		}
 	}
+	above, err := attributesAbove(merge, l)
+	if err != nil {
+		return err
+	}
+	bad = append(bad, above...)
 	attributes, err := read(merge, ".gitattributes")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -187,17 +199,26 @@ func checkNames(merge Tree, is map[string]file, l Layout) error {
 	return nil
 }
 
+// checkOwned is check 12.
 func checkOwned(was, is map[string]file, c Change) error {
-	match := make([]*regexp.Regexp, 0, len(c.Owned))
-	for _, g := range c.Owned {
-		match = append(match, globPattern(g))
+	for _, pattern := range c.Owned {
+		// A pattern that matches nothing by mistake would leave the gate open.
+		bad := func(element string) bool {
+			_, err := path.Match(element, "")
+			return err != nil || element == ""
+		}
+		if slices.ContainsFunc(strings.Split(pattern, "/"), bad) {
+			return unreadable{fmt.Errorf("%q is not a pattern of paths, such as .github/** or SMOKE_TEST.sh", pattern)}
+		}
 	}
 	paths := changed(was, is, func(p string) bool {
 		// Receipts are added by anyone, and the publisher's folders are check 9's.
 		if strings.HasPrefix(p, c.Layout.Ops+"/receipts/") {
 			return false
 		}
-		return slices.ContainsFunc(match, func(re *regexp.Regexp) bool { return re.MatchString(p) })
+		return slices.ContainsFunc(c.Owned, func(pattern string) bool {
+			return owns(strings.Split(pattern, "/"), strings.Split(p, "/"))
+		})
 	})
 	if len(paths) > 0 && !c.Approved {
 		return fmt.Errorf("the gate owns these, a code owner must approve this head: %s", list(paths))
@@ -205,29 +226,19 @@ func checkOwned(was, is map[string]file, c Change) error {
 	return nil
 }
 
-// globPattern turns a glob into an anchored pattern: "**" spans folders, "*" and
-// "?" do not.
-func globPattern(glob string) *regexp.Regexp {
-	var b strings.Builder
-	b.WriteString(`^`)
-	for i := 0; i < len(glob); i++ {
-		switch {
-		case strings.HasPrefix(glob[i:], "**/"):
-			b.WriteString(`(?:.*/)?`)
-			i += 2
-		case strings.HasPrefix(glob[i:], "**"):
-			b.WriteString(`.*`)
-			i++
-		case glob[i] == '*':
-			b.WriteString(`[^/]*`)
-		case glob[i] == '?':
-			b.WriteString(`[^/]`)
-		default:
-			b.WriteString(regexp.QuoteMeta(glob[i : i+1]))
-		}
+// owns matches a path with a pattern, both by elements. "a/**" owns "a" too: it
+// may be a link in place of the folder.
+func owns(pattern, elements []string) bool {
+	switch {
+	case len(pattern) == 0:
+		return len(elements) == 0
+	case pattern[0] == "**":
+		return owns(pattern[1:], elements) || len(elements) > 0 && owns(pattern, elements[1:])
+	case len(elements) == 0:
+		return false
 	}
-	b.WriteString(`$`)
-	return regexp.MustCompile(b.String())
+	ok, err := path.Match(pattern[0], elements[0])
+	return err == nil && ok && owns(pattern[1:], elements[1:])
 }
 
 // checkKinds is check 13: it also opens every added receipt, so that a file of

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -291,7 +292,7 @@ func TestEachFaultLeavesOldOrNewAndARetryMendsIt(t *testing.T) {
 			} else {
 				assert.ErrorIs(t, err, c.want)
 			}
-			if c.want == ErrKilled {
+			if errors.Is(c.want, ErrKilled) {
 				_, err = d.Get("a/file")
 				assert.ErrorIs(t, err, ErrKilled)
 				assert.ErrorIs(t, d.Put("other", nil), ErrKilled)

@@ -196,8 +196,10 @@ func TestRecordsThatCannotBeKeptAreErrors(t *testing.T) {
 		{`[{"id":1,"timestamp":"t","type":"y"}]`, "legacy records: record 0: id: found a number, wanted a string"},
 		{`[{"id":"i","timestamp":"t","type":null}]`, "legacy records: record 0: type: found null, wanted a string"},
 		{`[{"id":"i","timestamp":"t","type":"y","sig":false}]`, "legacy records: record 0: sig: found a boolean, wanted a string or null"},
-		{`[{"id":"i","timestamp":"t","type":"y"},{"id":"j","timestamp":"t","type":"y","z":1,"author":2}]`,
-			`legacy records: record 1: unknown keys "author", "z", wanted only id, timestamp, type, component, version, hash, sig, data, merkle_root`},
+		{
+			`[{"id":"i","timestamp":"t","type":"y"},{"id":"j","timestamp":"t","type":"y","z":1,"author":2}]`,
+			`legacy records: record 1: unknown keys "author", "z", wanted only id, timestamp, type, component, version, hash, sig, data, merkle_root`,
+		},
 	} {
 		got, err := ReadJSON([]byte(c.in))
 		assert.Error(t, err, c.want)

@@ -225,7 +225,7 @@ func readKey(p rawPacket) (*packet.PublicKey, *packet.PrivateKey, error) {
 		if err != nil {
 			// The public half was read, the secret half is not here in a form
 			// we know: it is on a card, for example.
-			return &k.PublicKey, nil, nil
+			return &k.PublicKey, nil, nil //nolint:nilerr // the secret half is what failed
 		}
 		return &k.PublicKey, k, nil
 	default:
@@ -455,7 +455,7 @@ func (p *keyParser) addSignature(raw rawPacket) error {
 		}
 		p.sub.revocations = append(p.sub.revocations, revocationOf(sig))
 	}
-	return nil
+	return nil //nolint:nilerr // a signature that does not parse grants nothing, and each case above says so
 }
 
 // strong tells whether a valid self-signature may count.

@@ -18,6 +18,8 @@
 //
 // Admission is not truth: a verdict says who asserted what, that the log holds
 // it, and that nobody has changed it since.
+//
+// Refused: a bundle that does not encode back to the bytes it was read from.
 package proof
 
 import (
@@ -100,6 +102,10 @@ func Verify(bundle, policy []byte, opts Options) (Verdict, error) {
 	key, err := openpgp.ParsePublic(armored)
 	if err != nil {
 		return Verdict{}, fmt.Errorf("proof: issuer key: %w", err)
+	}
+	// One bundle has one form: armor may carry comments and other line ends.
+	if !bytes.Equal(key.Armored(), armored) {
+		return Verdict{}, errors.New("proof: issuer key does not encode back to itself")
 	}
 	v := Verdict{Receipt: entry.Receipt, Index: pr.Index}
 	if v.Checkpoint, err = p.Open(pr.Checkpoint); v.add("checkpoint", "", err) {

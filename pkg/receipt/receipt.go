@@ -301,6 +301,10 @@ func New(s Statement) (*Receipt, error) {
 	}
 	subjects := make([]wireSubject, 0, len(s.Subjects))
 	for _, sub := range s.Subjects {
+		// A file may be called anything; see checkStrings.
+		if err := checkStrings(sub.Name); err != nil {
+			return nil, fmt.Errorf("receipt: subject: %w", err)
+		}
 		d := map[string]string{}
 		if sub.SHA256 != "" {
 			d["sha256"] = sub.SHA256
@@ -400,10 +404,7 @@ func parseSubjects(ws []wireSubject) ([]Subject, error) {
 }
 
 func idOf(statement []byte) ID {
-	h := sha256.New()
-	io.WriteString(h, idPrefix)
-	h.Write(statement)
-	return ID(h.Sum(nil))
+	return sha256.Sum256(slices.Concat([]byte(idPrefix), statement))
 }
 
 // PAE returns the DSSE v1 pre-authentication encoding of a statement: the bytes
@@ -586,8 +587,10 @@ func NewEntry(r *Receipt, sigs ...Signature) (Entry, error) {
 	slices.SortFunc(e.Signatures, func(a, b Signature) int {
 		return strings.Compare(string(a.Fingerprint), string(b.Fingerprint))
 	})
-	_, err := ParseLine(e.encode())
-	return e, err
+	if _, err := ParseLine(e.encode()); err != nil {
+		return Entry{}, err
+	}
+	return e, nil
 }
 
 // Line returns the log line of the entry, without a newline.

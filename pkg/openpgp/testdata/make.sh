@@ -23,7 +23,7 @@ gen() { # gen NAME ALGO USAGE EXPIRE
 secret() { g $new --armor --export-secret-keys "$(fpr "$(uid "$1")")" > "$1.sec.asc"; }
 public() { g $new --armor --export "$(fpr "$(uid "$1")")" > "$1.pub.asc"; }
 edit() { # edit TIME NAME ANSWERS: an interactive command, answered
-	printf "$3" | gpg --quiet --no-tty --pinentry-mode loopback --passphrase '' --faked-system-time "$1!" \
+	printf '%b' "$3" | gpg --quiet --no-tty --pinentry-mode loopback --passphrase '' --faked-system-time "$1!" \
 		--command-fd 0 --expert --edit-key "$(fpr "$(uid "$2")")" > /dev/null 2>&1
 }
 
@@ -53,12 +53,14 @@ secret subexpired
 # Revocations, made on 2024-06-01.
 revoke=20240601T000000
 for kind in "revoked-hard 1" "revoked-soft 3"; do
+	# shellcheck disable=SC2086 # two words on purpose
 	set -- $kind
 	gen "$1" ed25519 sign,cert never; secret "$1"; mv "$1.sec.asc" "$1.before.sec.asc"
 	edit $revoke "$1" "revkey\ny\n$2\n\ny\nsave\n"
 	secret "$1"
 done
 for kind in "subrevoked-hard 1" "subrevoked-soft 2"; do
+	# shellcheck disable=SC2086 # two words on purpose
 	set -- $kind
 	gen "$1" ed25519 cert never
 	g $new --quick-add-key "$(fpr "$(uid "$1")")" ed25519 sign never
