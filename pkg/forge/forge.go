@@ -51,15 +51,15 @@ type graphError struct {
 }
 
 // Commit returns a function that commits to a branch of a repository
-// ("owner/name") through the API: files by path, nil for a deletion. It fails
-// with [gitrepo.ErrLostRace] when the branch is not at parent,
+// ("owner/name") through the API: files by path, nil for a deletion. The function
+// returns the commit. It fails with [gitrepo.ErrLostRace] when the branch is not at parent,
 // [*gitrepo.RefusedError] when the forge's rules refuse, [gitrepo.ErrAuth] for
 // a token that is not accepted, and [gitrepo.ErrUnconfirmed] when no usable answer
 // came: the commit may have been made.
-func (c *Client) Commit(repository string) func(ctx context.Context, branch string, parent gitrepo.Hash, files map[string][]byte, message string) error {
-	return func(ctx context.Context, branch string, parent gitrepo.Hash, files map[string][]byte, message string) error {
+func (c *Client) Commit(repository string) func(ctx context.Context, branch string, parent gitrepo.Hash, files map[string][]byte, message string) (gitrepo.Hash, error) {
+	return func(ctx context.Context, branch string, parent gitrepo.Hash, files map[string][]byte, message string) (gitrepo.Hash, error) {
 		if parent.IsZero() {
-			return fmt.Errorf("branch %s does not exist: the API commits only to a branch that does", branch)
+			return gitrepo.Hash{}, fmt.Errorf("branch %s does not exist: the API commits only to a branch that does", branch)
 		}
 		additions, deletions := []map[string]any{}, []map[string]any{}
 		for _, path := range slices.Sorted(maps.Keys(files)) {
@@ -79,32 +79,32 @@ func (c *Client) Commit(repository string) func(ctx context.Context, branch stri
 	}
 }
 
-func (c *Client) mutate(ctx context.Context, branch string, input map[string]any) error {
+func (c *Client) mutate(ctx context.Context, branch string, input map[string]any) (made gitrepo.Hash, err error) {
 	payload, err := json.Marshal(map[string]any{"query": mutation, "variables": map[string]any{"input": input}})
 	if err != nil {
-		return err
+		return made, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, bytes.NewReader(payload))
 	if err != nil {
-		return fmt.Errorf("commit through %s: %w", c.endpoint, err)
+		return made, fmt.Errorf("commit through %s: %w", c.endpoint, err)
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("commit through %s: %w: %w", c.endpoint, gitrepo.ErrUnconfirmed, err)
+		return made, fmt.Errorf("commit through %s: %w: %w", c.endpoint, gitrepo.ErrUnconfirmed, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("commit through %s: %w: %w", c.endpoint, gitrepo.ErrUnconfirmed, err)
+		return made, fmt.Errorf("commit through %s: %w: %w", c.endpoint, gitrepo.ErrUnconfirmed, err)
 	}
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
-		return fmt.Errorf("commit through %s: %w: %s: %s", c.endpoint, gitrepo.ErrAuth, resp.Status, clip(answer))
+		return made, fmt.Errorf("commit through %s: %w: %s: %s", c.endpoint, gitrepo.ErrAuth, resp.Status, clip(answer))
 	case resp.StatusCode >= 500:
-		return fmt.Errorf("commit through %s: %w: %s", c.endpoint, gitrepo.ErrUnconfirmed, resp.Status)
+		return made, fmt.Errorf("commit through %s: %w: %s", c.endpoint, gitrepo.ErrUnconfirmed, resp.Status)
 	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("commit through %s: %s: %s", c.endpoint, resp.Status, clip(answer))
+		return made, fmt.Errorf("commit through %s: %s: %s", c.endpoint, resp.Status, clip(answer))
 	}
 	var out struct {
 		Data struct {
@@ -117,15 +117,19 @@ func (c *Client) mutate(ctx context.Context, branch string, input map[string]any
 		Errors []graphError `json:"errors"`
 	}
 	if err := json.Unmarshal(answer, &out); err != nil {
-		return fmt.Errorf("commit through %s: %w: not JSON: %s", c.endpoint, gitrepo.ErrUnconfirmed, clip(answer))
+		return made, fmt.Errorf("commit through %s: %w: not JSON: %s", c.endpoint, gitrepo.ErrUnconfirmed, clip(answer))
 	}
-	if len(out.Errors) > 0 {
-		return classify(branch, out.Errors)
+	switch {
+	case out.Data.CreateCommitOnBranch != nil: // made, whatever else went wrong
+	case len(out.Errors) > 0:
+		return made, classify(branch, out.Errors)
+	default:
+		return made, fmt.Errorf("commit through %s: %w: no commit in the answer", c.endpoint, gitrepo.ErrUnconfirmed)
 	}
-	if out.Data.CreateCommitOnBranch == nil || out.Data.CreateCommitOnBranch.Commit.OID == "" {
-		return fmt.Errorf("commit through %s: %w: no commit in the answer", c.endpoint, gitrepo.ErrUnconfirmed)
+	if made, err = gitrepo.ParseHash(out.Data.CreateCommitOnBranch.Commit.OID); err != nil {
+		return made, fmt.Errorf("commit through %s: %w: %w", c.endpoint, gitrepo.ErrUnconfirmed, err)
 	}
-	return nil
+	return made, nil
 }
 
 func classify(branch string, errs []graphError) error {
@@ -137,6 +141,10 @@ func classify(branch string, errs []graphError) error {
 		texts = append(texts, strings.TrimSpace(e.Type+" "+e.Message))
 	}
 	text := strings.Join(texts, "\n")
+	// The forge's own words for a query that it gave up on half-way.
+	if strings.Contains(text, "Something went wrong") {
+		return fmt.Errorf("commit to %s: %w: %s", branch, gitrepo.ErrUnconfirmed, text)
+	}
 	if errs[0].Type == "NOT_FOUND" {
 		return errors.Join(gitrepo.ErrNoRepository, errors.New(text))
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -164,6 +165,12 @@ func (d *Dir) Head() ([]byte, error) {
 
 // commit lands one batch of the queue.
 func (d *Dir) commit() {
+	// Those whose entries have just been acknowledged are about to add their next:
+	// let them, as long as they come, or the first would pay for a commit alone.
+	for n := 0; n < len(d.queue); {
+		n = len(d.queue)
+		runtime.Gosched()
+	}
 	var batch []*waiting
 	for len(d.queue) > 0 && len(batch) < cap(d.queue) {
 		batch = append(batch, <-d.queue)

@@ -130,6 +130,9 @@ func (w *world) open() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.signed = append(w.signed, b)
+		// What is signed is remembered first: else a log restored from a backup
+		// could be signed over.
+		assert.DeepEqual(w.t, w.get(w.claim, claimPath), b.Text())
 		return w.signer.Sign(b)
 	}
 	var err error
@@ -166,14 +169,18 @@ func (w *world) add(lines ...[]byte) error {
 			assert.DeepEqual(w.t, x.at, Added{})
 			continue
 		}
-		v, err := w.policy.Open(x.at.Checkpoint)
-		assert.NilError(w.t, err)
-		assert.Assert(w.t, v.Body().Size > x.at.Index)
+		assert.Assert(w.t, bytes.Equal(x.at.Checkpoint, w.dir.signed))
 		_, dup := w.acked[x.at.Index]
 		assert.Assert(w.t, !dup, "index %d is acknowledged twice", x.at.Index)
 		w.acked[x.at.Index] = x.line
 	}
-	return waiters[0].err
+	if err := waiters[0].err; err != nil {
+		return err
+	}
+	v, err := w.policy.Open(w.dir.signed)
+	assert.NilError(w.t, err)
+	assert.Equal(w.t, v.Body().Size, waiters[len(lines)-1].at.Index+1)
+	return nil
 }
 
 // check re-verifies all of the log from disk.
@@ -191,8 +198,9 @@ func (w *world) check() {
 	assert.NilError(w.t, err)
 
 	for index, line := range w.acked {
-		assert.Assert(w.t, index < body.Size, "entry %d was acknowledged, the log has %d", index, body.Size)
-		assert.Equal(w.t, leaves[index], RecordHash(line), "entry %d", index)
+		if index >= body.Size || leaves[index] != RecordHash(line) {
+			w.t.Fatalf("entry %d was acknowledged and is not in the log of size %d", index, body.Size)
+		}
 	}
 	tree := NewTree(leaves)
 	for _, b := range w.signed {
@@ -216,7 +224,10 @@ var faults = map[string]durable.Fault{
 // again, and others, and the log is opened again.
 func TestNoFaultLosesOrForks(t *testing.T) {
 	for _, size := range startSizes {
-		for _, batch := range []int{1, 260} { // 260 crosses a boundary from everywhere
+		for _, batch := range []int{1, 257} { // 257 crosses a boundary from everywhere
+			if batch > 1 && size%SegmentSize != 0 && size%SegmentSize != 255 {
+				continue
+			}
 			for name, fault := range faults {
 				t.Run(fmt.Sprintf("%d+%d %s", size, batch, name), func(t *testing.T) {
 					t.Parallel()
@@ -259,6 +270,7 @@ func faultAt(t *testing.T, size int64, batch, nth int, fault durable.Fault) (hit
 	}
 	lines := entriesFrom(size, batch)
 	err := w.add(lines...)
+	w.fault = nil
 	assert.Equal(t, err != nil, hit != "", "%v", err)
 	switch {
 	case fault == durable.KillBefore || fault == durable.KillAfter:
@@ -274,15 +286,15 @@ func faultAt(t *testing.T, size int64, batch, nth int, fault durable.Fault) (hit
 	if hit != "" {
 		assert.NilError(t, w.add(lines...))
 	}
-	assert.NilError(t, w.add(entry(1_000_000), entry(1_000_001)))
 	assert.NilError(t, w.open())
-	assert.NilError(t, w.add(entry(1_000_002)))
+	assert.NilError(t, w.add(entry(1_000_000), entry(1_000_001)))
 	w.check()
 	return hit
 }
 
 // Faults upon faults, in recovery too.
 func TestHistoriesOfFaultsNeitherLoseNorFork(t *testing.T) {
+	t.Parallel()
 	root := t.TempDir()
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -474,6 +486,7 @@ func TestUnsignedLinesAreCompletedBeforeOthers(t *testing.T) {
 }
 
 func TestFlippedMemoryOrCheckpointIsRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, t.TempDir(), 3, false)
 	for _, path := range []string{claimPath, CheckpointPath} {
 		data := w.get(w.log, path)
@@ -601,6 +614,7 @@ func TestAddGivesUpOnlyBeforeItsEntryIsQueued(t *testing.T) {
 	_, err = w.dir.Add(ctx, entry(2))
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.Equal(t, len(w.dir.queue), cap(w.dir.queue))
+	w.dir.commit()
 	<-w.dir.lead
 
 	at, err := w.dir.Add(context.Background(), entry(3))

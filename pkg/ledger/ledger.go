@@ -268,13 +268,18 @@ func (s *State) Append(lines ...[]byte) (*Update, error) {
 }
 
 func checkLine(l []byte) error {
+	if bytes.IndexByte(l, '\n') >= 0 {
+		return errors.New("holds a newline")
+	}
+	return checkLength(l)
+}
+
+func checkLength(l []byte) error {
 	switch {
 	case len(l) == 0:
 		return errors.New("is empty")
 	case len(l) > MaxLine:
 		return fmt.Errorf("is %d bytes, want at most %d", len(l), MaxLine)
-	case bytes.IndexByte(l, '\n') >= 0:
-		return errors.New("holds a newline")
 	}
 	return nil
 }
@@ -313,15 +318,17 @@ func parseSegment(data []byte) ([][]byte, error) {
 	if data[len(data)-1] != '\n' {
 		return nil, errors.New("does not end in a newline")
 	}
-	lines := bytes.Split(data[:len(data)-1], []byte("\n"))
-	if len(lines) > SegmentSize {
-		return nil, fmt.Errorf("holds %d lines, want at most %d", len(lines), SegmentSize)
-	}
-	for i, l := range lines {
-		if err := checkLine(l); err != nil {
-			return nil, fmt.Errorf("line %d %w", i+1, err)
+	lines := make([][]byte, 0, SegmentSize)
+	for rest := data; len(rest) > 0; {
+		if len(lines) == SegmentSize {
+			return nil, fmt.Errorf("holds %d lines, want at most %d", bytes.Count(data, []byte("\n")), SegmentSize)
 		}
-		lines[i] = l[:len(l):len(l)]
+		n := bytes.IndexByte(rest, '\n')
+		if err := checkLength(rest[:n]); err != nil {
+			return nil, fmt.Errorf("line %d %w", len(lines)+1, err)
+		}
+		lines = append(lines, rest[:n:n])
+		rest = rest[n+1:]
 	}
 	return lines, nil
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"math/bits"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -241,8 +240,8 @@ func Lines(read Read, body checkpoint.Body, fn func(index int64, line []byte) er
 	return nil
 }
 
-// verifyBlock is the number of segments that Verify makes room for at a time.
-const verifyBlock = 1024
+// verifyBlock is the number of segments that Verify makes room for at first.
+const verifyBlock = 4096
 
 // Verify re-hashes every entry and compares the result with the body: exactly
 // its number of lines, 256 a sealed segment, its root, and the edge. It returns
@@ -251,26 +250,26 @@ func Verify(read Read, body checkpoint.Body) ([]checkpoint.Hash, error) {
 	if body.Size > 1<<40 {
 		return nil, fmt.Errorf("ledger: size %d is larger than any log", body.Size)
 	}
-	// Grown a block at a time, so that a lying size cannot claim memory.
+	// Room is made for a million entries, then for four times what has been
+	// read, so that a lying size cannot claim memory.
 	var all []checkpoint.Hash
-	for first, end := int64(0), segments(body.Size); first < end; first += verifyBlock {
-		next := min(first+verifyBlock, end)
-		have, want := len(all), int(min(next*SegmentSize, body.Size))
-		all = slices.Grow(all, want-have)[:want]
+	for first, end := int64(0), segments(body.Size); first < end; {
+		next := min(max(verifyBlock, 4*first), end)
+		have := len(all)
+		all = append(make([]checkpoint.Hash, 0, min(next*SegmentSize, body.Size)), all...)
+		all = all[:cap(all)]
 		err := parallel(int(next-first), func(i int) error {
 			lines, err := fullSegment(read, body, first+int64(i))
 			if err != nil {
 				return err
 			}
-			hashes := all[have+i*SegmentSize:][:len(lines)]
-			for j, l := range lines {
-				hashes[j] = leafHash(l)
-			}
+			leafHashes(all[have+i*SegmentSize:], lines)
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
+		first = next
 	}
 	// The segment after the last one must not be there, nor lines above the size.
 	if _, err := read(SegmentPath(segments(body.Size))); !errors.Is(err, fs.ErrNotExist) {
@@ -310,9 +309,10 @@ func fullSegment(read Read, body checkpoint.Body, n int64) ([][]byte, error) {
 	return lines, nil
 }
 
-// leafHash is tlog.RecordHash without its allocations for short lines.
-func leafHash(line []byte) checkpoint.Hash {
+// leafHashes is tlog.RecordHash of many lines, with one buffer for all that fit.
+func leafHashes(hashes []checkpoint.Hash, lines [][]byte) {
 	var buf [2048]byte
-	b := append(buf[:1], line...)
-	return sha256.Sum256(b)
+	for i, l := range lines {
+		hashes[i] = sha256.Sum256(append(buf[:1], l...))
+	}
 }

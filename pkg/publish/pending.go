@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -77,7 +78,8 @@ func (p *Publisher) pending(ctx context.Context, v *view) ([]receipt.Entry, []Qu
 
 // Pending returns the receipts of a tree that a log of these entries does not
 // hold, oldest first, and what is quarantined. publisher is the one issuer whose
-// receipts of reserved kinds are admitted.
+// receipts of reserved kinds are admitted; empty admits those of any trusted one,
+// for a plan that nobody signs.
 func Pending(t covenant.Tree, l covenant.Layout, keys *openpgp.Keyring, publisher openpgp.Fingerprint, entries []receipt.Entry, now time.Time) ([]receipt.Entry, []Quarantined, error) {
 	all, quarantined, err := readReceipts(t, l)
 	if err != nil {
@@ -120,7 +122,7 @@ func Pending(t covenant.Tree, l covenant.Layout, keys *openpgp.Keyring, publishe
 			continue
 		case len(good) == 0:
 			continue
-		case r.Kind().Reserved() && r.Issuer() != publisher:
+		case r.Kind().Reserved() && publisher != "" && r.Issuer() != publisher:
 			quarantined = append(quarantined, Quarantined{f.path, fmt.Sprintf("kind %s comes only from the publisher %s", r.Kind(), publisher)})
 			continue
 		}
@@ -157,7 +159,13 @@ func readReceipts(t covenant.Tree, l covenant.Layout) ([]found, []Quarantined, e
 	for _, p := range paths {
 		if strings.HasSuffix(p, ".asc") {
 			stem := strings.TrimSuffix(p, ".asc")
-			sigs[strings.TrimSuffix(stem, path.Ext(stem))] = append(sigs[strings.TrimSuffix(stem, path.Ext(stem))], p)
+			stem = strings.TrimSuffix(stem, path.Ext(stem))
+			sigs[stem] = append(sigs[stem], p)
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(sigs)) {
+		if _, there := slices.BinarySearch(paths, p); !there {
+			bad = append(bad, Quarantined{sigs[p][0], "it signs a receipt that is not there: " + p})
 		}
 	}
 	for _, p := range paths {

@@ -21,6 +21,10 @@
 //     and commit all look like this and are healed by it.
 //  3. They agree and nothing is left to do: the round's audit was the proof.
 //
+// A claim is a commit whose tree is the log folder, the very object that the
+// target gets, and whose message is the unsigned body. Its parent is the claim
+// before it.
+//
 // Anything else is refused with its evidence: a target ahead of the claim, a
 // claim that does not extend the target, a ledger that does not hash to its
 // checkpoint, a changed or missing receipt file.
@@ -32,6 +36,7 @@ package publish
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -49,9 +54,6 @@ import (
 
 // Subject is the first line of every commit of the publisher.
 const Subject = "chore(merkle): auto-publish root [skip ci]"
-
-// bodyPath is where a claim keeps its unsigned checkpoint body.
-const bodyPath = "body"
 
 // Publisher is one identity publishing to one remote. All fields but those
 // marked optional are required.
@@ -73,7 +75,7 @@ type Publisher struct {
 	// Land commits by other means than a push, for forges that must sign
 	// (optional). It must fail with gitrepo.ErrLostRace when the branch is not at
 	// parent any more.
-	Land func(ctx context.Context, branch string, parent gitrepo.Hash, files map[string][]byte, message string) error
+	Land func(ctx context.Context, branch string, parent gitrepo.Hash, files map[string][]byte, message string) (gitrepo.Hash, error)
 
 	// Observations are what trusted code saw; each becomes an observed receipt,
 	// once (optional).
@@ -88,7 +90,29 @@ type Publisher struct {
 	// Tries bounds the rounds that are lost to others; 0 is 40.
 	Tries int
 
-	own map[receipt.ID]receipt.Entry // signed once, however many rounds it takes
+	own    map[receipt.ID]receipt.Entry // signed once, however many rounds it takes
+	proven covenant.Proven              // what no later round need verify again
+
+	sign func(checkpoint.Body) ([]byte, error) // LogKey.Sign; a test sees every signature here
+	at   func(moment) error                    // a test ends a run here
+}
+
+// moment is a point between two writes at which a run may be killed.
+type moment string
+
+const (
+	beforeClaim moment = "before the claim"
+	afterClaim  moment = "after the claim"
+	beforeSign  moment = "before the signature"
+	beforeLand  moment = "before the commit"
+	afterLand   moment = "after the commit"
+)
+
+func (p *Publisher) reached(m moment) error {
+	if p.at == nil {
+		return nil
+	}
+	return p.at(m)
 }
 
 // Result is what a run achieved.
@@ -138,7 +162,7 @@ func (p *Publisher) Run(ctx context.Context) (Result, error) {
 		begun bool
 		mine  gitrepo.Hash // the claim this run made
 	)
-	for lost := 0; ; {
+	for lost, down := 0, 0; ; {
 		v, err := p.look(ctx)
 		if err == nil && !begun {
 			begun, res.From = true, v.body
@@ -153,10 +177,13 @@ func (p *Publisher) Run(ctx context.Context) (Result, error) {
 			res.Sequenced = v.entries[min(res.From.Size, v.body.Size):]
 			return res, nil
 		case err == nil:
-			lost = 0
-		case gitrepo.Retryable(err) && lost < tries:
+			lost, down = 0, 0
+		case errors.Is(err, gitrepo.ErrLostRace) && lost < tries, gitrepo.Retryable(err) && down < maxDown:
 			lost++
-			p.log("%v: trying again (%d of %d)", err, lost, tries)
+			if !errors.Is(err, gitrepo.ErrLostRace) {
+				down++
+			}
+			p.log("%v: trying again", err)
 			if err := pause(ctx, lost); err != nil {
 				return res, err
 			}
@@ -165,6 +192,9 @@ func (p *Publisher) Run(ctx context.Context) (Result, error) {
 		}
 	}
 }
+
+// maxDown is how often in a row a server that cannot be reached is tried again.
+const maxDown = 6
 
 // pause waits a random time that grows with the number of tries.
 func pause(ctx context.Context, tries int) error {
@@ -185,12 +215,33 @@ func (p *Publisher) log(format string, args ...any) {
 	}
 }
 
-// look fetches both branches and audits the target.
+// look fetches both branches and audits the target. A server may list branches
+// one after the other while others write, so that together they show a state
+// that never was: what is to be refused must still be there at a second look.
 func (p *Publisher) look(ctx context.Context) (*view, error) {
-	tips, err := p.Remote.Fetch(ctx, slices.Compact([]string{p.Branch, p.Target, p.Claim})...)
-	if err != nil {
-		return nil, err
+	var (
+		refused *Refusal
+		seen    map[string]gitrepo.Hash
+	)
+	for range 4 {
+		tips, err := p.Remote.Fetch(ctx, slices.Compact([]string{p.Branch, p.Target, p.Claim})...)
+		if err != nil {
+			return nil, err
+		}
+		if refused != nil && maps.Equal(tips, seen) {
+			return nil, refused
+		}
+		v, err := p.judge(tips)
+		if !errors.As(err, &refused) {
+			return v, err
+		}
+		seen = tips
 	}
+	return nil, refused
+}
+
+// judge audits what the fetched branches hold.
+func (p *Publisher) judge(tips map[string]gitrepo.Hash) (*view, error) {
 	v := &view{tips: tips}
 	main, ok := tips[p.Branch]
 	if !ok {
@@ -226,7 +277,7 @@ func (p *Publisher) tree(commit gitrepo.Hash) (covenant.Tree, error) {
 
 // audit proves the target's ledger before anything is built on it.
 func (p *Publisher) audit(v *view) error {
-	r := covenant.Audit(v.source, covenant.Options{Layout: p.Layout, PolicyID: p.PolicyID, Now: p.Now()})
+	r := covenant.Audit(v.source, covenant.Options{Layout: p.Layout, PolicyID: p.PolicyID, Now: p.Now(), Proven: &p.proven})
 	v.entries, v.note = r.Entries, r.Checkpoint.Note()
 	v.body = r.Checkpoint.Body()
 	if v.note == nil {
@@ -236,23 +287,40 @@ func (p *Publisher) audit(v *view) error {
 		r.Findings = slices.DeleteFunc(r.Findings, func(f covenant.Finding) bool { return f.Check == 7 })
 	}
 	if r.Status() != covenant.Pass {
-		return p.refuse("the ledger on "+short(p.Target)+" is not sound", r)
+		return p.refuse("the ledger on "+short(p.Target)+" is not sound", r, p.heads(v)...)
 	}
 	var err error
 	if v.trust, err = covenant.LoadTrust(v.source, p.Layout); err != nil {
 		return &Refusal{What: err.Error(), Unreadable: true}
 	}
-	if !strings.Contains(string(v.trust.Policy.Bytes()), p.LogKey.VerifierKey()) {
+	if !lists(v.trust.Policy, p.LogKey.VerifierKey()) {
 		return &Refusal{
 			What: fmt.Sprintf("the log key given is %s, which the log policy does not list (%s)",
 				p.LogKey.VerifierKey(), strings.Join(v.trust.Policy.Origins(), ", ")),
 			Unreadable: true,
 		}
 	}
+	if v.body.Origin != p.LogKey.Origin() {
+		return &Refusal{
+			What:       fmt.Sprintf("the published checkpoint is of log %s, the log key given signs for %s", v.body.Origin, p.LogKey.Origin()),
+			Evidence:   []string{string(v.note)},
+			Unreadable: true,
+		}
+	}
 	return nil
 }
 
-func (p *Publisher) refuse(what string, r *covenant.Report) error {
+// lists says whether a policy names a log by this key.
+func lists(policy *checkpoint.Policy, vkey string) bool {
+	for line := range strings.Lines(string(policy.Bytes())) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "log" && f[1] == vkey {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Publisher) refuse(what string, r *covenant.Report, evidence ...string) error {
 	ref := &Refusal{What: what, Unreadable: true}
 	for _, f := range r.Failures() {
 		if f.Status == covenant.Fail.String() {
@@ -261,7 +329,23 @@ func (p *Publisher) refuse(what string, r *covenant.Report) error {
 		ref.Evidence = append(ref.Evidence, fmt.Sprintf("  %d. %s: %s", f.Check, f.Name, f.Detail))
 		ref.Evidence = append(ref.Evidence, f.Evidence...)
 	}
+	ref.Evidence = append(ref.Evidence, evidence...)
 	return ref
+}
+
+// heads returns what both branches state, believed or not: the evidence of a
+// refusal.
+func (p *Publisher) heads(v *view) []string {
+	var both []string
+	if note, err := v.source.Blob(p.Layout.Ledger(ledger.CheckpointPath)); err == nil {
+		both = append(both, "published:\n"+string(note))
+	}
+	if tip, ok := v.tips[p.Claim]; ok {
+		if c, err := p.Remote.Commit(tip); err == nil {
+			both = append(both, "claimed:\n"+c.Message)
+		}
+	}
+	return both
 }
 
 // lookAtClaim reads the claim branch and proves how it stands to the target.
@@ -277,34 +361,34 @@ func (p *Publisher) lookAtClaim(v *view) error {
 		}
 		return nil
 	}
-	t, err := p.tree(tip)
+	c, err := p.Remote.Commit(tip)
 	if err != nil {
 		return err
 	}
-	text, err := t.Blob(bodyPath)
+	claim, err := checkpoint.ParseBody([]byte(c.Message))
 	if err != nil {
-		return &Refusal{What: fmt.Sprintf("claim %s: %v", tip, err), Unreadable: true}
-	}
-	claim, err := checkpoint.ParseBody(text)
-	if err != nil {
-		return &Refusal{What: fmt.Sprintf("claim %s: %v", tip, err)}
+		return &Refusal{What: fmt.Sprintf("claim %s: %v", tip, err), Evidence: p.heads(v)}
 	}
 	v.claim = &claim
 	if claim == v.body {
 		return nil
 	}
-	evidence := []string{"claimed:\n" + string(text), "published:\n" + string(v.note)}
+	evidence := p.heads(v)
 	if claim.Size <= v.body.Size || claim.Origin != v.body.Origin {
 		return &Refusal{What: "the published checkpoint was not made through the claim branch", Evidence: evidence}
 	}
+	t, err := p.tree(tip)
+	if err != nil {
+		return err
+	}
 	v.claimed = withClaim(v.source, t, p.Layout)
-	r := covenant.Audit(v.claimed, covenant.Options{Layout: p.Layout, PolicyID: p.PolicyID, Claimed: &claim, Now: p.Now()})
+	r := covenant.Audit(v.claimed, covenant.Options{Layout: p.Layout, PolicyID: p.PolicyID, Claimed: &claim, Now: p.Now(), Proven: &p.proven})
 	if r.Status() != covenant.Pass {
-		return p.refuse(fmt.Sprintf("the claim of size %d is not sound", claim.Size), r)
+		return p.refuse(fmt.Sprintf("the claim of size %d is not sound", claim.Size), r, evidence...)
 	}
 	for i, e := range r.Entries {
 		if e.Receipt.Kind().Reserved() && e.Receipt.Issuer() != p.Issuer.Fingerprint() && int64(i) >= v.body.Size {
-			return &Refusal{What: fmt.Sprintf("the claim's entry %d is a receipt of kind %s by %s, which only the publisher may issue", i, e.Receipt.Kind(), e.Receipt.Issuer())}
+			return &Refusal{What: fmt.Sprintf("the claim's entry %d is a receipt of kind %s by %s, which only the publisher may issue", i, e.Receipt.Kind(), e.Receipt.Issuer()), Evidence: evidence}
 		}
 	}
 	root, err := ledger.NewTree(leaves(r.Entries)).Root(v.body.Size)
@@ -376,7 +460,20 @@ func (p *Publisher) claim(ctx context.Context, v *view, pending []receipt.Entry)
 	if len(above) > 0 {
 		return gitrepo.Hash{}, &Refusal{What: fmt.Sprintf("%d entries above the checkpoint", len(above))}
 	}
-	files := map[string][]byte{}
+	change := gitrepo.Change{Base: gitrepo.EmptyTree, Write: map[string][]byte{}}
+	if v.body.Size > 0 {
+		// What is claimed rests on what is published and was just audited, never on
+		// what the claim branch held before.
+		target, err := p.Remote.TreeAt(v.tips[p.Target])
+		if err != nil {
+			return gitrepo.Hash{}, err
+		}
+		log, err := target.Lookup(p.Layout.Ledger("log"))
+		if err != nil {
+			return gitrepo.Hash{}, err
+		}
+		change.Base = log.Hash
+	}
 	next := state
 	if len(pending) > 0 {
 		lines := make([][]byte, len(pending))
@@ -389,34 +486,26 @@ func (p *Publisher) claim(ctx context.Context, v *view, pending []receipt.Entry)
 		}
 		next = u.State
 		for _, f := range u.Segments {
-			files[f.Path] = f.Data
+			change.Write[strings.TrimPrefix(f.Path, "log/")] = f.Data
 		}
 	}
-	files[bodyPath], files[ledger.EdgePath] = next.Body().Text(), next.Edge().Data
 	parent := v.tips[p.Claim]
-	change := gitrepo.Change{Write: files}
-	if parent.IsZero() && v.body.Size > 0 {
-		// The branch begins anew: it takes the published log along.
-		target, err := p.Remote.TreeAt(v.tips[p.Target])
-		if err != nil {
-			return gitrepo.Hash{}, err
-		}
-		log, err := target.Lookup(p.Layout.Ops + "/ledger/log")
-		if err != nil {
-			return gitrepo.Hash{}, err
-		}
-		change.Graft = map[string]gitrepo.Hash{"log": log.Hash}
-	}
 	b := next.Body()
 	commit, err := p.Remote.Build(parent, change, gitrepo.CommitOptions{
-		Message:    fmt.Sprintf("claim size %d root %x", b.Size, b.Root[:]),
+		Message:    string(b.Text()),
 		AuthorName: p.AuthorName, AuthorEmail: p.AuthorEmail, When: p.Now(),
 	})
 	if err != nil {
 		return gitrepo.Hash{}, err
 	}
 	p.log("claiming size %d, root %x", b.Size, b.Root[:])
-	return commit, p.Remote.Push(ctx, p.Claim, parent, commit)
+	if err := p.reached(beforeClaim); err != nil {
+		return gitrepo.Hash{}, err
+	}
+	if err := p.Remote.Push(ctx, p.Claim, parent, commit); err != nil {
+		return gitrepo.Hash{}, err
+	}
+	return commit, p.reached(afterClaim)
 }
 
 // land signs a claimed body and commits it. The caller has fetched the claim
@@ -431,11 +520,11 @@ func (p *Publisher) land(ctx context.Context, v *view, body checkpoint.Body, cla
 		}
 		files[p.Layout.Ledger(ledger.SegmentPath(n))] = data
 	}
-	edge, err := read(ledger.EdgePath)
+	state, _, err := ledger.Load(read, body)
 	if err != nil {
 		return gitrepo.Hash{}, err
 	}
-	files[p.Layout.Ledger(ledger.EdgePath)] = edge
+	files[p.Layout.Ledger(ledger.EdgePath)] = state.Edge().Data
 	derived, err := p.derived(v.source, body, v.entries)
 	if err != nil {
 		return gitrepo.Hash{}, err
@@ -447,7 +536,14 @@ func (p *Publisher) land(ctx context.Context, v *view, body checkpoint.Body, cla
 			return gitrepo.Hash{}, err
 		}
 	}
-	signed, err := p.LogKey.Sign(body)
+	if err := p.reached(beforeSign); err != nil {
+		return gitrepo.Hash{}, err
+	}
+	sign := p.sign
+	if sign == nil {
+		sign = p.LogKey.Sign
+	}
+	signed, err := sign(body)
 	if err != nil {
 		return gitrepo.Hash{}, err
 	}
@@ -465,8 +561,15 @@ func (p *Publisher) commit(ctx context.Context, v *view, files map[string][]byte
 	message := Message(from, to, proof)
 	parent := v.tips[p.Target]
 	p.log("publishing size %d, root %x", to.Size, to.Root[:])
+	if err := p.reached(beforeLand); err != nil {
+		return gitrepo.Hash{}, err
+	}
 	if p.Land != nil {
-		return gitrepo.Hash{}, p.Land(ctx, short(p.Target), parent, files, message)
+		commit, err := p.Land(ctx, short(p.Target), parent, files, message)
+		if err != nil {
+			return gitrepo.Hash{}, err
+		}
+		return commit, p.reached(afterLand)
 	}
 	commit, err := p.Remote.Build(parent, gitrepo.Change{Write: files}, gitrepo.CommitOptions{
 		Message: message, AuthorName: p.AuthorName, AuthorEmail: p.AuthorEmail, When: p.Now(), Signer: p.SignCommit,
@@ -474,7 +577,10 @@ func (p *Publisher) commit(ctx context.Context, v *view, files map[string][]byte
 	if err != nil {
 		return gitrepo.Hash{}, err
 	}
-	return commit, p.Remote.Push(ctx, p.Target, parent, commit)
+	if err := p.Remote.Push(ctx, p.Target, parent, commit); err != nil {
+		return gitrepo.Hash{}, err
+	}
+	return commit, p.reached(afterLand)
 }
 
 // Message returns the message of a publishing commit. Its trailers let a reader
@@ -482,7 +588,7 @@ func (p *Publisher) commit(ctx context.Context, v *view, files map[string][]byte
 func Message(from, to checkpoint.Body, proof []checkpoint.Hash) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n\nRemembrancer-Log: %s\nRemembrancer-Size: %d\nRemembrancer-Merkle-Root: %x\n", Subject, to.Origin, to.Size, to.Root[:])
-	if from.Size > 0 {
+	if 0 < from.Size && from.Size < to.Size {
 		var hashes []byte
 		for _, h := range proof {
 			hashes = append(hashes, h[:]...)

@@ -89,11 +89,11 @@ func WithLedger(source, ledgerBranch covenant.Tree, l covenant.Layout) covenant.
 	}}
 }
 
-// withClaim lays a claim's log and edge over a tree.
+// withClaim lays a claim's log over a tree.
 func withClaim(source, claim covenant.Tree, l covenant.Layout) covenant.Tree {
-	prefix := l.Ops + "/ledger/"
-	return overlay{base: source, over: moved{claim, prefix}, owns: func(p string) bool {
-		return p == prefix+ledger.EdgePath || p == prefix+"log" || strings.HasPrefix(p, prefix+"log/")
+	log := l.Ledger("log")
+	return overlay{base: source, over: moved{claim, log + "/"}, owns: func(p string) bool {
+		return p == log || strings.HasPrefix(p, log+"/")
 	}}
 }
 
