@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -11,6 +13,15 @@ import (
 )
 
 var policyIDInput = action.Input{Name: "policy-id", Usage: "Pinned id of the trust state, in hex. Without it, what was seen first is believed, and the verdict says so.", Env: "REMEMBRANCER_POLICY_ID"}
+
+// pinnedPolicy returns the id that was given to judge by, "" for none.
+func pinnedPolicy(v *action.Values) (string, error) {
+	id := strings.ToLower(v.String("policy-id"))
+	if b, err := hex.DecodeString(id); id != "" && (err != nil || len(b) != sha256.Size) {
+		return "", misused("--policy-id %q: want 64 hex digits, as verify-audit --json shows them", v.String("policy-id"))
+	}
+	return id, nil
+}
 
 var auditVerb = verb{
 	spec: action.Spec{
@@ -24,16 +35,23 @@ var auditVerb = verb{
 		},
 		Exit: "Without a pinned policy id, first use is believed on one's own repository and the exit status is 0.",
 	},
-	run: func(w *world, v *action.Values, _ *action.Runner) error {
+	run: func(w *world, v *action.Values, runner *action.Runner) error {
 		p, err := w.openProject()
 		if err != nil {
+			return err
+		}
+		if err := w.takeBaseConfig(p, runner); err != nil {
 			return err
 		}
 		h, err := p.head(v.String("rev"))
 		if err != nil {
 			return err
 		}
-		r, err := w.audit(p, h, v.String("policy-id"))
+		pinned, err := pinnedPolicy(v)
+		if err != nil {
+			return err
+		}
+		r, err := w.audit(p, h, pinned)
 		if err != nil {
 			return err
 		}
@@ -45,24 +63,33 @@ var auditVerb = verb{
 			w.say("%s", out)
 		} else {
 			for _, f := range r.Findings {
-				w.say("%s %d. %-20s %s", mark(f.Status), f.Check, f.Name, f.Detail)
+				w.say("%s %d. %-20s %s", mark(f.Status), f.Check, f.Name, action.Defang(f.Detail))
 				for _, e := range f.Evidence {
-					w.say("%s", indent(e))
+					w.say("%s", indent(action.Defang(e)))
 				}
 			}
 			w.say("%s  %s", strings.ToUpper(r.Status().String()), auditLine(h, r))
 		}
 		if h.commit.IsZero() {
 			w.note("note: %s", h.where)
-		} else if err := w.remember(p.origin(), r); err != nil {
+		} else if err := w.remember(p, r); err != nil {
 			return err
 		}
 		if p.cfg.Ledger.Mode == config.Advisory && r.Status() != covenant.Pass {
-			w.say("⚠️  advisory mode: this verdict does not stop the job")
+			w.sayAdvisory(v.Bool("json"))
 			return nil
 		}
 		return quietly(auditExit(r))
 	},
+}
+
+// sayAdvisory says why a red verdict does not stop the job. JSON stays JSON.
+func (w *world) sayAdvisory(asJSON bool) {
+	say := w.say
+	if asJSON {
+		say = w.note
+	}
+	say("⚠️  advisory mode: this verdict does not stop the job")
 }
 
 func auditExit(r *covenant.Report) int {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -47,6 +48,13 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
+	if err := errors.Join(w.refuseSecrets(), w.takeBaseConfig(p, r)); err != nil {
+		return err
+	}
+	pinned, err := pinnedPolicy(v)
+	if err != nil {
+		return err
+	}
 	signer, ephemeral, err := w.gateSigner(v, p)
 	if err != nil {
 		return err
@@ -63,25 +71,25 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
-	report, err := w.smoke(p, untrusted, 0)
+	report, err := w.smoke(p, untrusted, 0, &testResults{})
 	if closeErr := untrusted.Close(); err == nil {
 		err = closeErr
 	}
 	if err != nil {
 		return err
 	}
-	audit, err := w.audit(p, h, v.String("policy-id"))
+	audit, err := w.audit(p, h, pinned)
 	if err != nil {
 		return err
 	}
-	plan, err := w.plan(p, v.String("policy-id"))
+	plan, err := w.plan(p, pinned)
 	if err != nil {
 		return err
 	}
 	lines := []judged{
 		smokeLine(report, p.cfg.Smoke.Mode),
 		ledgerLine(h, audit, p.cfg.Ledger.Mode),
-		{name: "publish", detail: "dry run: " + plan.line, code: plan.code, receipt: receipt.Statement{
+		{name: "publish", detail: "dry run: " + plan.line, code: plan.code, advisory: p.cfg.Ledger.Mode == config.Advisory, receipt: receipt.Statement{
 			Kind: receipt.Audit,
 			Predicate: map[string]any{
 				"check": "publish-dry-run", "verdict": verdictWord(plan.code), "root": plan.root, "size": plan.size,
@@ -94,7 +102,7 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 		return err
 	}
 	if !h.commit.IsZero() {
-		if err := w.remember(p.origin(), audit); err != nil {
+		if err := w.remember(p, audit); err != nil {
 			return err
 		}
 	}
@@ -104,7 +112,7 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 // gateSigner makes a key for this run only; under CI it takes the one given.
 func (w *world) gateSigner(v *action.Values, p *project) (s openpgp.Signer, ephemeral bool, err error) {
 	if w.inCI() {
-		s, err = w.signer(v, p.origin())
+		s, err = w.signer(v, p)
 		if err != nil {
 			return nil, false, fmt.Errorf("under CI the gate signs with a key that others know: %w; the verbs smoke and verify-audit judge without one", err)
 		}
@@ -242,7 +250,7 @@ func (w *world) sayGate(v *action.Values, r *action.Runner, lines []judged, audi
 		return quietly(code)
 	}
 	for _, l := range lines {
-		w.say("%s %-8s %s", mark(verdictWord(l.code)), l.name, l.detail)
+		w.say("%s %-8s %s", mark(verdictWord(l.code)), l.name, action.Defang(l.detail))
 		if l.advisory && l.code != exitPass {
 			w.say("   %-8s ⚠️  advisory mode: this does not stop the job", "")
 		}
@@ -251,7 +259,7 @@ func (w *world) sayGate(v *action.Values, r *action.Runner, lines []judged, audi
 	w.sayQuarantine(plan.quarantined)
 	for _, f := range audit.Failures() {
 		for _, e := range f.Evidence {
-			w.say("%s", indent(e))
+			w.say("%s", indent(action.Defang(e)))
 		}
 	}
 	signed := fmt.Sprintf("signed by %s", s.Fingerprint())

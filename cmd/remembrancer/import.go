@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,7 +53,7 @@ var importVerb = verb{
 			return err
 		}
 		source := receipt.Subject{Name: filepath.Base(file), SHA256: digest(data)}
-		if err := w.writeReceipt(p, v, receipt.LegacyRoot, "legacy-"+root[:16], map[string]any{
+		if err := w.takeOver(p, v, receipt.LegacyRoot, "legacy-"+root[:16], "legacy_root", map[string]any{
 			"legacy_root": root, "records": int64(len(records)), "rule": "vaultmesh-remembrancer-merkle",
 		}, &source); err != nil {
 			return err
@@ -69,13 +71,40 @@ var importVerb = verb{
 			if name != "" {
 				name += "-"
 			}
-			if err := w.writeReceipt(p, v, receipt.Memory, name+leaf[:16], predicate, &receipt.Subject{Name: "legacy_record", SHA256: leaf}); err != nil {
+			if err := w.takeOver(p, v, receipt.Memory, name+leaf[:16], "legacy_leaf", predicate, &receipt.Subject{Name: "legacy_record", SHA256: leaf}); err != nil {
 				return fmt.Errorf("record %q: %w", r.ID, err)
 			}
 		}
 		w.note("✅ %d records, legacy root %s", len(records), root)
 		return nil
 	},
+}
+
+// takeOver writes one receipt of an import, unless an earlier import wrote it: a
+// second import completes what a first one left undone, and two ancestors may
+// share records. The digest in the identity field says which receipt it is.
+func (w *world) takeOver(p *project, v *action.Values, kind receipt.Kind, name, identity string, predicate map[string]any, subject *receipt.Subject) error {
+	path := p.layout.Receipt(string(kind) + "/" + name + ".receipt")
+	was, err := os.ReadFile(filepath.Join(p.root, filepath.FromSlash(path)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return w.writeReceipt(p, v, kind, name, predicate, subject)
+	}
+	if err != nil {
+		return err
+	}
+	r, err := receipt.Parse(was)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if r.Kind() != kind || r.Field(identity) != predicate[identity] {
+		return failed("%s is there already and holds something else", path)
+	}
+	if _, err := os.Stat(filepath.Join(p.root, filepath.FromSlash(p.layout.Receipt(r.SignatureFile(r.Issuer()))))); err != nil {
+		w.note("⚠️  %s is there already, unsigned: remembrancer sign %[1]s", path)
+		return nil
+	}
+	w.note("%s is there already", path)
+	return nil
 }
 
 func (w *world) readAncestor(file string, data []byte) ([]legacy.Record, error) {

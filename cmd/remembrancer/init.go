@@ -77,17 +77,24 @@ func runInit(w *world, v *action.Values, _ *action.Runner) error {
 		return err
 	}
 	p.layout = covenant.Layout{Ops: p.cfg.Paths.Ops, Docs: p.cfg.Paths.Docs}
+	if err := w.keepsOut(p.root); err != nil {
+		return err
+	}
 	parent := ""
 	if v.Bool("fork") {
 		if parent, err = p.fork(v); err != nil {
 			return err
 		}
 	}
-	switch {
-	case v.String("origin") != "":
-		p.cfg.Origin = v.String("origin")
+	switch named := v.String("origin"); {
+	case named != "" && p.cfg.Origin != "" && named != p.cfg.Origin:
+		return misused("%s is there and makes %s the name of the log, --origin says %s: change it there, or begin a log of one's own with --fork", config.FileName, p.cfg.Origin, named)
+	case named != "":
+		p.cfg.Origin = named
 	case p.cfg.Origin == "":
-		p.cfg.Origin = deriveOrigin(repo)
+		if p.cfg.Origin, err = w.deriveOrigin(repo); err != nil {
+			return err
+		}
 	}
 	if err := checkpoint.CheckOrigin(p.cfg.Origin); err != nil {
 		return misused("%v; name the log with --origin", err)
@@ -96,10 +103,25 @@ func runInit(w *world, v *action.Values, _ *action.Runner) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range []string{p.layout.Ledger(ledger.PolicyPath), p.layout.Certs()} {
+		if _, err := p.file(name); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		if _, err := p.file(f.path); err != nil {
+			return err
+		}
+	}
 	if !v.Bool("yes") {
 		w.note("init writes to %s:", p.root)
 		for _, f := range files {
 			w.note("  %s", f.path)
+		}
+		w.note("  %s", p.layout.Ledger(ledger.PolicyPath))
+		w.note("  %s/", p.layout.Certs())
+		if parent != "" {
+			w.note("removes the parent's log and badge")
 		}
 		w.note("and makes two keys in its state directory. Go on? [y/N]")
 		answer, _ := bufio.NewReader(w.stdin).ReadString('\n')
@@ -107,13 +129,18 @@ func runInit(w *world, v *action.Values, _ *action.Runner) error {
 			return failed("nothing was written")
 		}
 	}
-	keys, err := w.makeKeys(p)
+	keys, err := w.makeKeys(p, parent != "")
 	if err != nil {
 		return err
 	}
 	files = append(files, keys...)
+	if parent != "" {
+		if err := p.clearLedger(); err != nil {
+			return err
+		}
+	}
 	for _, f := range files {
-		if err := w.putOnce(p.root, f); err != nil {
+		if err := w.putOnce(p, f); err != nil {
 			return err
 		}
 	}
@@ -127,15 +154,22 @@ func runInit(w *world, v *action.Values, _ *action.Runner) error {
 		return err
 	}
 	keyDir := filepath.Join(dir, "keys", shortHash(p.cfg.Origin))
+	switch stored, err := w.storedKey(p.cfg.Origin, logKeyFile); {
+	case err != nil:
+		return err
+	case stored == nil:
+		w.note("the keys of this log are not on this machine: the publishing job has them")
+		return nil
+	}
 	w.note("keys: %s (back them up; hand them to the publishing job only)", keyDir)
 	w.note("  gh secret set REMEMBRANCER_LOG_KEY --env remembrancer < %s", filepath.Join(keyDir, logKeyFile))
 	w.note("  gh secret set REMEMBRANCER_SIGNING_KEY --env remembrancer < %s", filepath.Join(keyDir, issuerKey))
 	return nil
 }
 
-// fork clears the parent's ledger from the work tree and returns what to cite.
+// fork returns the checkpoint of the parent's ledger, which is what to cite.
 func (p *project) fork(v *action.Values) (parent string, err error) {
-	if v.String("origin") == "" && p.cfg.Origin == deriveOrigin(p.repo) {
+	if o := v.String("origin"); o == "" || o == p.cfg.Origin {
 		return "", misused("a fork needs a name of its own: --origin, as github.com/you/name")
 	}
 	dir := filepath.Join(p.root, filepath.FromSlash(p.layout.Ledger("")))
@@ -147,12 +181,26 @@ func (p *project) fork(v *action.Values) (parent string, err error) {
 		return "", err
 	}
 	p.cfg.Origin = ""
+	return string(note), nil
+}
+
+// clearLedger removes the parent's ledger, and the badge that its log backed,
+// from the work tree.
+func (p *project) clearLedger() error {
+	var gone []string
 	for _, name := range []string{ledger.CheckpointPath, ledger.EdgePath, ledger.PolicyPath, "log"} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return "", err
+		gone = append(gone, p.layout.Ledger(name))
+	}
+	for _, name := range append(gone, p.layout.Status(covenant.BadgeFile), p.layout.Status(covenant.ShieldsFile)) {
+		path, err := p.file(name)
+		if err != nil {
+			return err
+		}
+		if err := os.RemoveAll(path); err != nil {
+			return err
 		}
 	}
-	return string(note), nil
+	return nil
 }
 
 func (p *project) initialFiles(v *action.Values, parent string) ([]written, error) {
@@ -234,10 +282,11 @@ func withAttributes(doc []byte, rule string) []byte {
 }
 
 // makeKeys makes the log's key and the publisher's, or takes those that an
-// earlier init made, and returns their public files.
-func (w *world) makeKeys(p *project) ([]written, error) {
+// earlier init made, and returns their public files. The policy comes last: its
+// presence says that there is a log with keys.
+func (w *world) makeKeys(p *project, fork bool) ([]written, error) {
 	origin := p.cfg.Origin
-	if _, err := os.Stat(filepath.Join(p.root, filepath.FromSlash(p.layout.Ledger(ledger.PolicyPath)))); err == nil {
+	if _, err := os.Stat(filepath.Join(p.root, filepath.FromSlash(p.layout.Ledger(ledger.PolicyPath)))); err == nil && !fork {
 		return nil, nil // the log has its keys already, wherever they are
 	}
 	state, err := w.state()
@@ -280,8 +329,8 @@ func (w *world) makeKeys(p *project) ([]written, error) {
 		return nil, err
 	}
 	return []written{
-		{path: p.layout.Ledger(ledger.PolicyPath), data: checkpoint.NewPolicy(signer.VerifierKey())},
 		{path: p.layout.Certs() + "/" + string(issuer.Fingerprint()) + ".asc", data: issuer.Public().Armored()},
+		{path: p.layout.Ledger(ledger.PolicyPath), data: checkpoint.NewPolicy(signer.VerifierKey())},
 	}, nil
 }
 
@@ -300,8 +349,11 @@ func (w *world) putSecret(origin, name string, data []byte) error {
 
 // putOnce writes a file unless another is there: init never overwrites what
 // people wrote.
-func (w *world) putOnce(root string, f written) error {
-	path := filepath.Join(root, filepath.FromSlash(f.path))
+func (w *world) putOnce(p *project, f written) error {
+	path, err := p.file(f.path)
+	if err != nil {
+		return err
+	}
 	was, err := os.ReadFile(path)
 	switch {
 	case err == nil && bytes.Equal(was, f.data):

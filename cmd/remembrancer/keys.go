@@ -29,12 +29,15 @@ func keyInputs() []action.Input {
 var errNoKey = errors.New("no signing key: set REMEMBRANCER_SIGNING_KEY (armored, with REMEMBRANCER_PASSPHRASE) or REMEMBRANCER_KEY_ID (through gpg), or run remembrancer init, which makes one")
 
 // signer finds the OpenPGP key to sign with: given, or made by init for this log.
-func (w *world) signer(v *action.Values, origin string) (openpgp.Signer, error) {
+func (w *world) signer(v *action.Values, p *project) (openpgp.Signer, error) {
 	secret, passphrase := []byte(v.String("signing-key")), []byte(v.String("passphrase"))
 	var err error
 	if fd := v.String("key-fd"); fd != "" {
 		if secret, err = w.readFD(fd); err != nil {
 			return nil, err
+		}
+		if len(secret) == 0 {
+			return nil, fmt.Errorf("file descriptor %s: found nothing, want an armored secret key", fd)
 		}
 	}
 	if fd := v.String("passphrase-fd"); fd != "" {
@@ -51,6 +54,10 @@ func (w *world) signer(v *action.Values, origin string) (openpgp.Signer, error) 
 		return openpgp.FromArmored(secret, passphrase, w.now)
 	case id != "":
 		return openpgp.FromGPG(w.ctx, strings.TrimPrefix(id, "gpg:"), "gpg", openpgp.Exec(w.environ), w.now)
+	}
+	origin, err := p.origin()
+	if err != nil {
+		return nil, err
 	}
 	stored, err := w.storedKey(origin, issuerKey)
 	if err != nil {
@@ -85,9 +92,13 @@ func (w *world) readFD(fd string) ([]byte, error) {
 }
 
 // logKey finds the key that signs checkpoints: given, or made by init.
-func (w *world) logKey(v *action.Values, origin string) (*checkpoint.Signer, error) {
+func (w *world) logKey(v *action.Values, p *project) (*checkpoint.Signer, error) {
 	text := v.String("log-key")
 	if text == "" {
+		origin, err := p.origin()
+		if err != nil {
+			return nil, err
+		}
 		stored, err := w.storedKey(origin, logKeyFile)
 		if err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -162,7 +163,7 @@ var logShowVerb = verb{
 		}
 		only := int64(-1)
 		if a := v.Args(); len(a) > 0 {
-			if n, err := fmt.Sscanf(a[0], "%d", &only); len(a) > 1 || n != 1 || err != nil || only < 0 {
+			if only, err = strconv.ParseInt(a[0], 10, 64); len(a) > 1 || err != nil || only < 0 {
 				return misused("INDEX %q: want a number from 0", strings.Join(a, " "))
 			}
 			if only >= cp.Body().Size {
@@ -388,7 +389,7 @@ func (w *world) sayVerdict(v proof.Verdict, asJSON, anchored bool) error {
 		w.say("%s %-11s %s", mark(map[bool]string{true: "pass", false: "fail"}[f.OK]), f.Name, f.Detail)
 	}
 	w.say("%s  receipt %s, kind %s", word, v.Receipt.ID(), v.Receipt.Kind())
-	if !anchored {
+	if !anchored && code == exitPass {
 		w.say("      the issuer is believed because this log admitted it: pin it with --trust-anchor")
 	}
 	return quietly(code)

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -120,10 +121,16 @@ func (w *world) run(args []string) int {
 	switch args[0] {
 	case "help", "-h", "--help":
 		if len(args) > 1 {
-			if v, _ := find(args[1:]); v != nil {
+			v, _ := find(args[1:])
+			switch group := verbsOf(args[1]); {
+			case v != nil:
 				fmt.Fprint(w.stdout, action.Help(v.spec))
-				return exitPass
+			case len(args) == 2 && len(group) > 0:
+				fmt.Fprintf(w.stdout, "Commands:\n%s", summaries(group))
+			default:
+				return w.unknown(args[1:])
 			}
+			return exitPass
 		}
 		fmt.Fprint(w.stdout, overview())
 		return exitPass
@@ -135,8 +142,7 @@ func (w *world) run(args []string) int {
 	}
 	v, rest := find(args)
 	if v == nil {
-		fmt.Fprintf(w.stderr, "remembrancer: unknown command %q%s; remembrancer help lists them all\n", strings.Join(args[:min(2, len(args))], " "), nearestVerb(args[0]))
-		return exitUsage
+		return w.unknown(args)
 	}
 	values, err := action.Parse(v.spec, rest, w.getenv, w.stdout)
 	return w.carryOut(v, values, err)
@@ -186,7 +192,8 @@ func (w *world) carryOut(v *verb, values *action.Values, err error) (code int) {
 		err = flushErr
 	}
 	if err != nil && !errors.Is(err, errSaid) {
-		fmt.Fprintf(w.stderr, "remembrancer %s: %v\n", v.spec.Verb, err)
+		// An error quotes paths and servers: what others wrote is no command.
+		fmt.Fprintf(w.stderr, "remembrancer %s: %s\n", v.spec.Verb, action.Defang(err.Error()))
 	}
 	return exitCode(err)
 }
@@ -205,14 +212,41 @@ func find(args []string) (*verb, []string) {
 	return nil, nil
 }
 
-func nearestVerb(word string) string {
+// unknown says what there is instead of a command that there is not.
+func (w *world) unknown(args []string) int {
+	hint := "; remembrancer help lists them all"
+	if group := verbsOf(args[0]); len(group) > 0 {
+		hint = "; there are " + strings.Join(group, ", ")
+	} else if near := nearestVerb(args); near != "" {
+		hint = fmt.Sprintf("; did you mean %q?", near)
+	}
+	fmt.Fprintf(w.stderr, "remembrancer: unknown command %q%s\n", strings.Join(args[:min(2, len(args))], " "), hint)
+	return exitUsage
+}
+
+// verbsOf returns the verbs of two words that begin with this one.
+func verbsOf(first string) []string {
+	var names []string
 	for _, v := range verbs() {
-		first, _, _ := strings.Cut(v.spec.Verb, " ")
-		if strings.HasPrefix(first, word) || strings.HasPrefix(word, first) {
-			return fmt.Sprintf("; did you mean %q?", v.spec.Verb)
+		if strings.HasPrefix(v.spec.Verb, first+" ") {
+			names = append(names, v.spec.Verb)
 		}
 	}
-	return ""
+	return names
+}
+
+func nearestVerb(args []string) string {
+	var names []string
+	for _, v := range verbs() {
+		if strings.HasPrefix(v.spec.Verb, args[0]) {
+			return v.spec.Verb
+		}
+		names = append(names, v.spec.Verb)
+	}
+	if near := action.Nearest(args[0], names); near != "" {
+		return near
+	}
+	return action.Nearest(strings.Join(args[:min(2, len(args))], " "), names)
 }
 
 // verbs lists everything the program does, in the order of the overview.
@@ -228,12 +262,21 @@ func verbs() []verb {
 	}
 }
 
+// summaries is a line for each of these verbs, or for all.
+func summaries(names []string) string {
+	var b strings.Builder
+	for _, v := range verbs() {
+		if names == nil || slices.Contains(names, v.spec.Verb) {
+			fmt.Fprintf(&b, "  %-17s %s\n", v.spec.Verb, v.spec.Summary)
+		}
+	}
+	return b.String()
+}
+
 func overview() string {
 	var b strings.Builder
 	b.WriteString("remembrancer makes a repository prove what it claims.\n\nUsage: remembrancer COMMAND [flags]\n\nCommands:\n")
-	for _, v := range verbs() {
-		fmt.Fprintf(&b, "  %-17s %s\n", v.spec.Verb, v.spec.Summary)
-	}
+	b.WriteString(summaries(nil))
 	b.WriteString("  help [COMMAND]    what a command takes and gives\n  version           which build this is\n")
 	b.WriteString("\nExit status:\n  0  pass\n  1  judged and found wanting\n  2  bad flags or configuration\n  3  could not judge: evidence missing, unreadable or refused\n")
 	return b.String()

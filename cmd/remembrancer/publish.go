@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,11 +62,15 @@ func runPublish(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
+	pinned, err := pinnedPolicy(v)
+	if err != nil {
+		return err
+	}
 	if dir := v.String("tiles"); dir != "" {
 		return w.writeTiles(p, w.path(dir))
 	}
 	if v.Bool("dry-run") {
-		plan, err := w.plan(p, v.String("policy-id"))
+		plan, err := w.plan(p, pinned)
 		if err != nil {
 			return err
 		}
@@ -73,7 +78,7 @@ func runPublish(w *world, v *action.Values, r *action.Runner) error {
 		w.sayQuarantine(plan.quarantined)
 		return quietly(plan.code)
 	}
-	pub, err := w.publisher(p, v, r)
+	pub, err := w.publisher(p, v, r, pinned)
 	if err != nil {
 		return err
 	}
@@ -87,12 +92,12 @@ func runPublish(w *world, v *action.Values, r *action.Runner) error {
 }
 
 // publisher gathers keys, remote and observations.
-func (w *world) publisher(p *project, v *action.Values, r *action.Runner) (*publish.Publisher, error) {
-	signer, err := w.signer(v, p.origin())
+func (w *world) publisher(p *project, v *action.Values, r *action.Runner, pinned string) (*publish.Publisher, error) {
+	signer, err := w.signer(v, p)
 	if err != nil {
 		return nil, err
 	}
-	logKey, err := w.logKey(v, p.origin())
+	logKey, err := w.logKey(v, p)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +115,7 @@ func (w *world) publisher(p *project, v *action.Values, r *action.Runner) (*publ
 	pub := &publish.Publisher{
 		Remote: remote, Layout: p.layout,
 		Branch: "refs/heads/" + c.Branch, Target: "refs/heads/" + c.Branch, Claim: "refs/heads/" + c.ClaimBranch,
-		LogKey: logKey, Issuer: signer, PolicyID: v.String("policy-id"),
+		LogKey: logKey, Issuer: signer, PolicyID: pinned,
 		AuthorName: c.Author.Name, AuthorEmail: c.Author.Email,
 		RestoreClaim: v.Bool("restore-claim"),
 		Now:          w.now,
@@ -169,6 +174,9 @@ func (w *world) observations(p *project, v *action.Values, r *action.Runner) ([]
 		if err != nil {
 			return nil, fmt.Errorf("report %s: %w", path, err)
 		}
+		if report.Commit == "" {
+			return nil, fmt.Errorf("report %s: it names no commit: only a report of a run can be recorded", path)
+		}
 		if o.Commit, err = gitrepo.ParseHash(report.Commit); err != nil {
 			return nil, fmt.Errorf("report %s: %w", path, err)
 		}
@@ -203,7 +211,8 @@ func observedRun(p *project, r *action.Runner) (o publish.Observation, ok bool, 
 		return o, false, err
 	}
 	run := gjson.GetBytes(payload, "workflow_run")
-	path, _, _ := strings.Cut(run.Get("path").String(), "@")
+	// Of the run's own path and its workflow's, older servers send only the latter.
+	path, _, _ := strings.Cut(cmp.Or(run.Get("path").String(), gjson.GetBytes(payload, "workflow.path").String()), "@")
 	if run.Get("head_branch").String() != p.cfg.Publish.Branch || run.Get("event").String() != "push" || path != p.cfg.Publish.Workflow {
 		return o, false, nil
 	}

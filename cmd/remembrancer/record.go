@@ -148,7 +148,11 @@ func (w *world) record(v *action.Values, kind receipt.Kind) error {
 	if name == "" {
 		name = strings.Trim(v.String("component")+"-"+v.String("version"), "-")
 		if kind != receipt.Deploy {
-			name = w.now().UTC().Format(time.DateOnly) + "-" + slug(v.String("title"))
+			words := slug(v.String("title"))
+			if words == "" {
+				return misused("--title %q has no letters a to z and no digits to make a file name of: choose one with --name", v.String("title"))
+			}
+			name = w.now().UTC().Format(time.DateOnly) + "-" + words
 		}
 	}
 	return w.writeReceipt(p, v, kind, name, predicate, subject)
@@ -228,7 +232,7 @@ func (w *world) writeReceipt(p *project, v *action.Values, kind receipt.Kind, na
 	if err := receipt.CheckName(name); err != nil {
 		return misused("%v; choose one with --name", err)
 	}
-	s, err := w.signer(v, p.origin())
+	s, err := w.signer(v, p)
 	if err != nil && !errors.Is(err, errNoKey) {
 		return err
 	}
@@ -283,7 +287,10 @@ func (p *project) onlyAnchor() (openpgp.Fingerprint, error) {
 // putReceipt writes a receipt and, with a signer, its signature. A receipt never
 // replaces another.
 func (w *world) putReceipt(p *project, r *receipt.Receipt, s openpgp.Signer) error {
-	path := filepath.Join(p.root, filepath.FromSlash(p.layout.Receipt(r.File())))
+	path, err := p.file(p.layout.Receipt(r.File()))
+	if err != nil {
+		return err
+	}
 	switch was, err := os.ReadFile(path); {
 	case err == nil && !bytes.Equal(was, r.Bytes()):
 		return failed("%s is there already and receipts are never changed: choose another --name", p.layout.Receipt(r.File()))
@@ -292,7 +299,6 @@ func (w *world) putReceipt(p *project, r *receipt.Receipt, s openpgp.Signer) err
 	}
 	var sig receipt.Signature
 	if s != nil {
-		var err error
 		if sig, err = receipt.Sign(w.ctx, r, s); err != nil {
 			return err
 		}
@@ -311,7 +317,10 @@ func (w *world) putReceipt(p *project, r *receipt.Receipt, s openpgp.Signer) err
 
 func (w *world) putSignature(p *project, r *receipt.Receipt, sig receipt.Signature) error {
 	rel := p.layout.Receipt(r.SignatureFile(sig.Fingerprint))
-	path := filepath.Join(p.root, filepath.FromSlash(rel))
+	path, err := p.file(rel)
+	if err != nil {
+		return err
+	}
 	if _, err := os.Lstat(path); err == nil {
 		w.note("%s is there already", rel)
 		return nil
@@ -355,7 +364,7 @@ var signVerb = verb{
 		if same, err := sameFile(path, want); r.File() == "" || err != nil || !same {
 			return failed("%s holds receipt %s, which belongs at %s", v.Args()[0], r.ID(), p.layout.Receipt(r.File()))
 		}
-		s, err := w.signer(v, p.origin())
+		s, err := w.signer(v, p)
 		if err != nil {
 			return err
 		}

@@ -1,16 +1,19 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/vaultmesh/remembrancer/pkg/action"
 	"github.com/vaultmesh/remembrancer/pkg/checkpoint"
 	"github.com/vaultmesh/remembrancer/pkg/config"
 	"github.com/vaultmesh/remembrancer/pkg/covenant"
@@ -36,6 +39,9 @@ func (w *world) openProject() (*project, error) {
 		return nil, err
 	}
 	p := &project{repo: repo, root: repo.Root()}
+	if err := w.keepsOut(p.root); err != nil {
+		return nil, err
+	}
 	data, err := os.ReadFile(filepath.Join(p.root, config.FileName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s has no %s: run remembrancer init", p.root, config.FileName)
@@ -62,7 +68,7 @@ type head struct {
 // committed yet, the work tree is judged in its place, and where says so.
 func (p *project) head(rev string) (*head, error) {
 	h := &head{}
-	h.branch = headBranch(p.repo)
+	h.branch = p.branchOf(rev)
 	commit, err := p.repo.Resolve(rev)
 	if err == nil {
 		t, err := p.repo.TreeAt(commit)
@@ -87,6 +93,26 @@ func (p *project) head(rev string) (*head, error) {
 	return &head{tree: publish.WorkTree(p.root), branch: h.branch, where: "the work tree: the covenant's files are not committed yet"}, nil
 }
 
+// file returns the path of a file of the work tree to write to. A link that a
+// commit brought along must not lead a write out of the repository.
+func (p *project) file(name string) (string, error) {
+	return action.ResolvePath(p.root, name)
+}
+
+// branchOf returns the branch that a revision is the tip of, as far as its name
+// says so: a commit or tag that somebody looks back at is none.
+func (p *project) branchOf(rev string) string {
+	if rev == "HEAD" {
+		return headBranch(p.repo)
+	}
+	for _, prefix := range []string{"refs/heads/", "refs/remotes/origin/", "origin/", ""} {
+		if rev == prefix+p.cfg.Publish.Branch {
+			return p.cfg.Publish.Branch
+		}
+	}
+	return ""
+}
+
 // ledgerBranch returns the tree of the configured ledger branch, local or as
 // last fetched from origin.
 func (p *project) ledgerBranch() (covenant.Tree, error) {
@@ -102,18 +128,28 @@ func (p *project) ledgerBranch() (covenant.Tree, error) {
 	return nil, fmt.Errorf("the ledger's branch %s is not here: git fetch origin %[1]s", p.cfg.Publish.PublishRef)
 }
 
-// origin returns the log's name: configured, or derived from the remote.
-func (p *project) origin() string {
+// origin returns the log's name: as configured, or as its policy says.
+func (p *project) origin() (string, error) {
 	if p.cfg.Origin != "" {
-		return p.cfg.Origin
+		return p.cfg.Origin, nil
 	}
-	return deriveOrigin(p.repo)
+	h, err := p.head("HEAD")
+	if err != nil {
+		return "", err
+	}
+	trust, err := loadTrust(h.tree, p.layout)
+	if err != nil {
+		return "", err
+	}
+	return trust.Policy.Origins()[0], nil
 }
 
-func deriveOrigin(repo *gitrepo.Repo) string {
+// deriveOrigin names a log after the repository's remote. Without one on a
+// network the name is made unique: two folders of one name are two logs.
+func (w *world) deriveOrigin(repo *gitrepo.Repo) (string, error) {
 	if u, err := repo.RemoteURL("origin"); err == nil {
-		if o := originOf(u); checkpoint.CheckOrigin(o) == nil {
-			return o
+		if o := originOf(u); o != "" && checkpoint.CheckOrigin(o) == nil {
+			return o, nil
 		}
 	}
 	name := strings.Map(func(r rune) rune {
@@ -122,49 +158,64 @@ func deriveOrigin(repo *gitrepo.Repo) string {
 		}
 		return '-'
 	}, filepath.Base(repo.Root()))
-	return "local/" + name
+	var unique [4]byte
+	if _, err := io.ReadFull(w.rand, unique[:]); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("local/%s-%x", name, unique), nil
 }
 
-// originOf turns a remote's URL into a schema-less one, without credentials.
+// originOf turns the URL of a network remote into a schema-less one without
+// credentials; "" for any other remote.
 func originOf(u string) string {
 	u = strings.TrimSuffix(strings.TrimSuffix(u, "/"), ".git")
-	if _, rest, ok := strings.Cut(u, "://"); ok {
+	if scheme, rest, ok := strings.Cut(u, "://"); ok {
+		if scheme == "file" {
+			return ""
+		}
 		if _, after, ok := strings.Cut(rest, "@"); ok {
 			rest = after
 		}
-		return strings.TrimPrefix(rest, "/")
+		return rest
 	}
-	if host, path, ok := strings.Cut(u, ":"); ok && !strings.Contains(host, "/") {
-		if _, after, ok := strings.Cut(host, "@"); ok {
-			host = after
-		}
-		return host + "/" + path
+	host, path, ok := strings.Cut(u, ":")
+	if !ok || strings.ContainsAny(host, `/\`) || len(host) < 2 {
+		return ""
 	}
-	return "local/" + filepath.Base(u)
+	if _, after, ok := strings.Cut(host, "@"); ok {
+		host = after
+	}
+	return host + "/" + strings.TrimPrefix(path, "/")
 }
 
 // past returns the checkpoints of a commit's first-parent ancestors, newest
-// first, each once.
-func (p *project) past(commit gitrepo.Hash) (past []covenant.Past, shallow bool, err error) {
-	if commit.IsZero() || p.cfg.Publish.PublishRef != "" {
-		return nil, false, nil
+// first, each once. The history of a fork ends where its parent's begins, if the
+// index document cites the parent's checkpoint there: a log may begin anew, but
+// never in silence. parent is then the name of that log.
+func (p *project) past(h *head, origin string) (past []covenant.Past, shallow bool, parent string, err error) {
+	if h.commit.IsZero() || p.cfg.Publish.PublishRef != "" {
+		return nil, false, "", nil
+	}
+	doc, err := h.tree.Blob(p.layout.Docs)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, false, "", err
 	}
 	name := p.layout.Ledger(ledger.CheckpointPath)
 	seen := map[gitrepo.Hash]bool{}
-	for c, err := range p.repo.FirstParents(commit) {
+	for c, err := range p.repo.FirstParents(h.commit) {
 		if errors.Is(err, gitrepo.ErrShallow) {
-			return past, true, nil
+			return past, true, "", nil
 		}
 		if err != nil {
-			return nil, false, err
+			return nil, false, "", err
 		}
 		t, err := p.repo.TreeAt(c.Hash)
 		if err != nil {
-			return nil, false, err
+			return nil, false, "", err
 		}
 		blob, ok, err := t.BlobHash(name)
 		if err != nil {
-			return nil, false, err
+			return nil, false, "", err
 		}
 		if !ok || seen[blob] {
 			continue
@@ -172,21 +223,29 @@ func (p *project) past(commit gitrepo.Hash) (past []covenant.Past, shallow bool,
 		seen[blob] = true
 		note, err := t.Read(blob)
 		if err != nil {
-			return nil, false, err
+			return nil, false, "", err
+		}
+		if b, err := bodyOf(note); err == nil && b.Origin != origin && bytes.Contains(doc, bytes.TrimSpace(note)) {
+			return past, false, b.Origin, nil
 		}
 		past = append(past, covenant.Past{Commit: c.Hash.String(), Note: note})
 	}
-	return past, false, nil
+	return past, false, "", nil
 }
 
 // audit carries out the audit of a revision with all that this verifier knows.
 func (w *world) audit(p *project, h *head, policyID string) (*covenant.Report, error) {
-	memory, err := w.memory(p.origin())
+	origin, err := p.origin()
+	if err != nil {
+		return nil, err
+	}
+	memory, err := w.memory(origin)
 	if err != nil {
 		return nil, err
 	}
 	opts := covenant.Options{Layout: p.layout, PolicyID: policyID, Badge: publish.Badge, Now: w.now()}
-	if opts.History, opts.HistoryShallow, err = p.past(h.commit); err != nil {
+	var parent string
+	if opts.History, opts.HistoryShallow, parent, err = p.past(h, origin); err != nil {
 		return nil, err
 	}
 	if policyID == "" {
@@ -201,28 +260,30 @@ func (w *world) audit(p *project, h *head, policyID string) (*covenant.Report, e
 		}
 	}
 	r := covenant.Audit(h.tree, opts)
+	if last := len(r.Findings) - 1; parent != "" && last >= 0 && r.Findings[last].Status == covenant.Pass.String() {
+		r.Findings[last].Detail += "; begun as a fork of " + parent
+	}
 	r.FirstUse = policyID == ""
 	return r, nil
 }
 
 func olderThan(t covenant.Tree, l covenant.Layout, note string) bool {
-	seen, err1 := sizeOf([]byte(note))
+	seen, err1 := bodyOf([]byte(note))
 	data, err := t.Blob(l.Ledger(ledger.CheckpointPath))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
-	size, err2 := sizeOf(data)
-	return err == nil && err1 == nil && err2 == nil && size < seen
+	now, err2 := bodyOf(data)
+	return err == nil && err1 == nil && err2 == nil && now.Size < seen.Size
 }
 
-// sizeOf reads the size of an unverified note, to compare, not to believe.
-func sizeOf(note []byte) (int64, error) {
+// bodyOf reads an unverified note, to compare, not to believe.
+func bodyOf(note []byte) (checkpoint.Body, error) {
 	text, _, ok := strings.Cut(string(note), "\n\n")
 	if !ok {
-		return 0, errors.New("not a note")
+		return checkpoint.Body{}, errors.New("not a note")
 	}
-	b, err := checkpoint.ParseBody([]byte(text + "\n"))
-	return b.Size, err
+	return checkpoint.ParseBody([]byte(text + "\n"))
 }
 
 // stateDir is the one place outside of repositories that the program writes to.
@@ -241,6 +302,33 @@ func (w *world) stateDir() (string, error) {
 		}
 	}
 	return "", errors.New("no place for state: set REMEMBRANCER_STATE to a directory")
+}
+
+// keepsOut refuses a state directory in a work tree: what is in a work tree gets
+// committed, keys too. Below .git nothing does.
+func (w *world) keepsOut(root string) error {
+	dir, err := w.stateDir()
+	if err != nil {
+		return err
+	}
+	rel, err := filepath.Rel(resolved(root), resolved(dir))
+	first, _, _ := strings.Cut(filepath.ToSlash(rel), "/")
+	if err != nil || !filepath.IsLocal(rel) || first == ".git" {
+		return nil
+	}
+	return misused("the state directory %s is in the work tree %s, where keys do not belong: set REMEMBRANCER_STATE to one outside", dir, root)
+}
+
+// resolved returns a path without symbolic links, as far as it exists.
+func resolved(path string) string {
+	if r, err := filepath.EvalSymlinks(path); err == nil {
+		return r
+	}
+	parent := filepath.Dir(path)
+	if parent == path {
+		return path
+	}
+	return filepath.Join(resolved(parent), filepath.Base(path))
 }
 
 // state opens the state directory, making it first.
@@ -283,9 +371,13 @@ func (w *world) memory(origin string) (memory, error) {
 
 // remember keeps what an audit accepted. Only what passed is remembered, and a
 // size never goes back.
-func (w *world) remember(origin string, r *covenant.Report) error {
+func (w *world) remember(p *project, r *covenant.Report) error {
 	if r.Status() != covenant.Pass {
 		return nil
+	}
+	origin, err := p.origin()
+	if err != nil {
+		return err
 	}
 	was, err := w.memory(origin)
 	if err != nil {
@@ -311,11 +403,11 @@ func (w *world) remember(origin string, r *covenant.Report) error {
 }
 
 func mustSize(note string) int64 {
-	n, err := sizeOf([]byte(note))
+	b, err := bodyOf([]byte(note))
 	if err != nil {
 		return -1
 	}
-	return n
+	return b.Size
 }
 
 func shortHash(s string) string { return digest([]byte(s))[:16] }

@@ -237,9 +237,12 @@ var listVerb = searchVerb("list", "list receipts, newest first", "[KIND]", []act
 		if kind == "deployment" {
 			kind = string(receipt.Deploy)
 		}
+		if len(a) > 1 {
+			return nil, misused("want one KIND, found %q", a)
+		}
 		k, err := receipt.ParseKind(kind)
-		if err != nil || len(a) > 1 {
-			return nil, misused("%v", errors.Join(err))
+		if err != nil {
+			return nil, misused("%v", err)
 		}
 		f.Kind = string(k)
 	}
