@@ -27,6 +27,9 @@ const sentinelExample = `SMOKE_JSON={"pass":N,"total":N}`
 // Counts is what a reader found. The four counts add up to Total.
 type Counts struct {
 	Passed, Failed, Warned, Skipped, Total int64
+	// Errored is how many of the failed ones left no result or ended by
+	// something else than a finding, as far as that is told apart.
+	Errored int64
 
 	// Format names the reader that found the counts; "smoke-json+human" when
 	// both did.
@@ -46,6 +49,9 @@ func (c Counts) check() error {
 			return fmt.Errorf("count %d: wanted 0 to 2^53-1", n)
 		}
 		sum += n
+	}
+	if c.Errored < 0 || c.Errored > c.Failed {
+		return fmt.Errorf("errored is %d, wanted 0 to %d, the number of failed", c.Errored, c.Failed)
 	}
 	if sum -= c.Total; sum != c.Total {
 		return fmt.Errorf("counts do not add up: passed %d + failed %d + warned %d + skipped %d is %d, total says %d",

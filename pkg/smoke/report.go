@@ -28,6 +28,7 @@ const (
 type Report struct {
 	Verdict                                Verdict
 	Passed, Failed, Warned, Skipped, Total int64  // all 0 when there was nothing to read
+	Errored                                int64  // how many of Failed; see Counts
 	Expected                               int64  // the floor; 0 is none
 	ExitCode                               *int   // nil: not known, or none
 	Commit                                 string // 40 or 64 hex digits of what was tested, or empty
@@ -47,6 +48,7 @@ type wire struct {
 	Verdict       string   `json:"verdict"`
 	Passed        int64    `json:"passed"`
 	Failed        int64    `json:"failed"`
+	Errored       int64    `json:"errored,omitempty"`
 	Warned        int64    `json:"warned"`
 	Skipped       int64    `json:"skipped"`
 	Total         int64    `json:"total"`
@@ -86,7 +88,7 @@ func (r Report) encode() ([]byte, error) {
 	}
 	raw, err := json.Marshal(wire{
 		V: 1, Verdict: r.Verdict.String(),
-		Passed: r.Passed, Failed: r.Failed, Warned: r.Warned, Skipped: r.Skipped, Total: r.Total,
+		Passed: r.Passed, Failed: r.Failed, Errored: r.Errored, Warned: r.Warned, Skipped: r.Skipped, Total: r.Total,
 		Expected: r.Expected, ExitCode: r.ExitCode, Commit: r.Commit,
 		Command: r.Command, CommandSHA256: r.CommandSHA256, Format: r.Format, IDsSHA256: r.IDsSHA256,
 		OutputSHA256: r.OutputSHA256, OutputBytes: r.OutputBytes, Reasons: reasons,
@@ -146,7 +148,7 @@ func decodeReport(data []byte) (Report, error) {
 	}
 	r := Report{
 		Verdict: verdict,
-		Passed:  w.Passed, Failed: w.Failed, Warned: w.Warned, Skipped: w.Skipped, Total: w.Total,
+		Passed:  w.Passed, Failed: w.Failed, Errored: w.Errored, Warned: w.Warned, Skipped: w.Skipped, Total: w.Total,
 		Expected: w.Expected, ExitCode: w.ExitCode, Commit: w.Commit,
 		Command: w.Command, CommandSHA256: w.CommandSHA256, Format: w.Format, IDsSHA256: w.IDsSHA256,
 		OutputSHA256: w.OutputSHA256, OutputBytes: w.OutputBytes, Reasons: w.Reasons,
@@ -349,7 +351,11 @@ func Summary(r Report) string {
 	if r.ExitCode != nil {
 		exit = strconv.Itoa(*r.ExitCode)
 	}
-	fmt.Fprintf(&b, "| %d | %d | %d | %d | %d | %s | %s |\n\n", r.Passed, r.Failed, r.Warned, r.Skipped, r.Total, expected, exit)
+	failed := strconv.FormatInt(r.Failed, 10)
+	if r.Errored > 0 {
+		failed += fmt.Sprintf(" (%d errored)", r.Errored)
+	}
+	fmt.Fprintf(&b, "| %d | %s | %d | %d | %d | %s | %s |\n\n", r.Passed, failed, r.Warned, r.Skipped, r.Total, expected, exit)
 	for _, s := range r.Reasons {
 		fmt.Fprintf(&b, "- %s\n", markdown(s))
 	}

@@ -98,8 +98,10 @@ func tooLarge(limit int64) string {
 	return fmt.Sprintf("output too large: more than %d bytes on standard output", limit)
 }
 
-var errTooLarge = errors.New("output too large")
-var errTimeout = errors.New("timeout")
+var (
+	errTooLarge = errors.New("output too large")
+	errTimeout  = errors.New("timeout")
+)
 
 // Run runs a command in its own process group, streams its standard output and
 // standard error to out as they come, and keeps standard output for judging.

@@ -153,7 +153,7 @@ func Judge(x Execution, c Counts, e Expect) Report {
 	if err := c.check(); err != nil {
 		return r.failing(Error, err.Error())
 	}
-	r.Passed, r.Failed, r.Warned, r.Skipped, r.Total = c.Passed, c.Failed, c.Warned, c.Skipped, c.Total
+	r.Passed, r.Failed, r.Errored, r.Warned, r.Skipped, r.Total = c.Passed, c.Failed, c.Errored, c.Warned, c.Skipped, c.Total
 	r.Format, r.IDsSHA256 = c.Format, c.IDsSHA256
 	found := shortfalls(c, x.ExitCode, e)
 	r.Verdict = Pass
@@ -174,17 +174,23 @@ func JudgeOutput(x Execution, read Reader, e Expect) Report {
 	if err == nil {
 		return Judge(x, c, e)
 	}
+	return x.unreadable(e, err.Error())
+}
+
+// unreadable judges an execution by its exit status alone, which can prove a
+// failure but never a pass. why says what could not be read.
+func (x Execution) unreadable(e Expect, why ...string) Report {
 	r := x.report(e)
 	switch {
 	case x.ExitCode == nil || *x.ExitCode == 0:
-		r = r.failing(Error, err.Error())
+		r.Verdict = Error
 	case x.shell && (*x.ExitCode == 126 || *x.ExitCode == 127):
 		// The shell's own words for "nothing was run".
-		r = r.failing(Error, fmt.Sprintf("exit status %d: the shell could not find or start the command", *x.ExitCode), err.Error())
+		r = r.failing(Error, fmt.Sprintf("exit status %d: the shell could not find or start the command", *x.ExitCode))
 	default:
-		r = r.failing(Fail, fmt.Sprintf("exit status %d", *x.ExitCode), err.Error())
+		r = r.failing(Fail, fmt.Sprintf("exit status %d", *x.ExitCode))
 	}
-	return r.because(notes(r, e)...)
+	return r.because(why...).because(notes(r, e)...)
 }
 
 // shortfalls lists why these counts and this exit status (nil: not known) are
@@ -198,8 +204,11 @@ func shortfalls(c Counts, exit *int, e Expect) []string {
 	short := good != c.Total || c.Failed != 0 || c.Skipped != 0
 	if short {
 		var parts []string
-		if c.Failed > 0 {
-			parts = append(parts, fmt.Sprintf("%d failed", c.Failed))
+		if n := c.Failed - c.Errored; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d failed", n))
+		}
+		if c.Errored > 0 {
+			parts = append(parts, fmt.Sprintf("%d errored", c.Errored))
 		}
 		if c.Skipped > 0 {
 			parts = append(parts, fmt.Sprintf("%d skipped, which is not passed", c.Skipped))
@@ -266,7 +275,7 @@ func (r Report) Under(e Expect) Report {
 
 func (r Report) counts() Counts {
 	return Counts{
-		Passed: r.Passed, Failed: r.Failed, Warned: r.Warned, Skipped: r.Skipped, Total: r.Total,
+		Passed: r.Passed, Failed: r.Failed, Errored: r.Errored, Warned: r.Warned, Skipped: r.Skipped, Total: r.Total,
 		Format: r.Format, IDsSHA256: r.IDsSHA256,
 	}
 }

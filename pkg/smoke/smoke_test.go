@@ -252,7 +252,7 @@ func FuzzAddedLinesNeverMakeAFailingRunPass(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at uint16, extra []byte) {
 		for _, out := range [][]byte{block, sentinel} {
 			lines := bytes.SplitAfter(out, []byte("\n"))
-			i := int(at) % (len(lines))
+			i := int(at) % len(lines)
 			mutated := bytes.Join([][]byte{bytes.Join(lines[:i], nil), extra, []byte("\n"), bytes.Join(lines[i:], nil)}, nil)
 			for _, e := range []Expect{{}, {Total: 27, Warnings: "allow"}} {
 				got := JudgeOutput(ran(string(mutated), 0), readAuto, e)
