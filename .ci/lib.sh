@@ -161,6 +161,13 @@ check_workflows() {
     if grep -q '^jobs:' "$file"; then files+=("$file"); fi
   done < <(tracked '.github/workflows/*.yml' '.github/workflows/*.yaml' 'examples/**.yml' 'examples/**.yaml')
   ((${#files[@]})) || die "no workflow found under .github/workflows or examples"
+  # And those that init writes into other repositories.
+  local init=$ci_tmp/init
+  mkdir -p "$init"
+  git init -q "$init"
+  go build -o "$ci_tmp/remembrancer-lint" ./cmd/remembrancer
+  (cd "$init" && REMEMBRANCER_STATE=$ci_tmp/init-state "$ci_tmp/remembrancer-lint" init --yes >/dev/null 2>&1)
+  files+=("$init"/.github/workflows/*.yml)
   "$ci_bin/actionlint" "${files[@]}"
   printf '%s\n' "${files[@]}"
 }

@@ -99,11 +99,14 @@ func (w *world) takeOver(p *project, v *action.Values, kind receipt.Kind, name, 
 	if r.Kind() != kind || r.Field(identity) != predicate[identity] {
 		return failed("%s is there already and holds something else", path)
 	}
-	if _, err := os.Stat(filepath.Join(p.root, filepath.FromSlash(p.layout.Receipt(r.SignatureFile(r.Issuer()))))); err != nil {
+	switch _, err := os.Stat(filepath.Join(p.root, filepath.FromSlash(p.layout.Receipt(r.SignatureFile(r.Issuer()))))); {
+	case errors.Is(err, fs.ErrNotExist):
 		w.note("⚠️  %s is there already, unsigned: remembrancer sign %[1]s", path)
-		return nil
+	case err != nil:
+		return err
+	default:
+		w.note("%s is there already", path)
 	}
-	w.note("%s is there already", path)
 	return nil
 }
 

@@ -311,9 +311,10 @@ func (w *world) keepsOut(root string) error {
 	if err != nil {
 		return err
 	}
+	// Two places without a relative path are on different volumes.
 	rel, err := filepath.Rel(resolved(root), resolved(dir))
 	first, _, _ := strings.Cut(filepath.ToSlash(rel), "/")
-	if err != nil || !filepath.IsLocal(rel) || first == ".git" {
+	if outside := err != nil || !filepath.IsLocal(rel); outside || first == ".git" {
 		return nil
 	}
 	return misused("the state directory %s is in the work tree %s, where keys do not belong: set REMEMBRANCER_STATE to one outside", dir, root)

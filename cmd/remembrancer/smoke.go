@@ -110,9 +110,15 @@ func runSmoke(w *world, v *action.Values, r *action.Runner) error {
 		if err != nil {
 			return err
 		}
-		w.say("%s", out)
+		// A runner finds commands in the middle of a line, too. In JSON this
+		// can stand in a string only, where the escape means the same.
+		w.say("%s", strings.ReplaceAll(string(out), "##[", `##\u005b`))
 	} else {
-		w.say("%s", strings.TrimRight(smoke.Text(report)+results.suite.Text(), "\n"))
+		said := strings.TrimRight(smoke.Text(report)+results.suite.Text(), "\n")
+		if r.InActions() {
+			said = action.Defang(said)
+		}
+		w.say("%s", said)
 	}
 	if mode == config.Advisory && report.Verdict != smoke.Pass {
 		w.sayAdvisory(v.Bool("json"))

@@ -270,7 +270,7 @@ func TestEveryAnswerIsOneOfThePublishersCases(t *testing.T) {
 			_, err := forge.New(a.url, c.token).Commit(c.repository)(t.Context(), "main", gitrepo.Hash{1}, map[string][]byte{"a": {}}, "m")
 			assert.Assert(t, err != nil)
 			for _, known := range []error{gitrepo.ErrLostRace, gitrepo.ErrNoRepository, gitrepo.ErrAuth, gitrepo.ErrUnconfirmed} {
-				assert.Equal(t, errors.Is(err, known), known == c.is, "%v", err)
+				assert.Equal(t, errors.Is(err, known), known == c.is, "%v", err) //nolint:errorlint // which sentinel, not what it wraps
 			}
 			var refused *gitrepo.RefusedError
 			assert.Equal(t, errors.As(err, &refused), c.refused, "%v", err)

@@ -110,6 +110,10 @@ CREATE VIRTUAL TABLE search USING fts5 (
 	content = 'document', content_rowid = 'rowid', tokenize = 'unicode61 remove_diacritics 2'
 );`
 
+const insertDocument = `INSERT INTO document
+		(id, kind, name, issued, component, version, issuer, state, path, log_index, text, issued_key)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`
+
 const columns = `d.id, d.kind, d.name, d.issued, d.component, d.version, d.issuer, d.state, d.path, d.log_index, d.text`
 
 // Index answers questions. Its methods may be called from several goroutines; within
@@ -254,9 +258,7 @@ func build(ctx context.Context, path, stamp string, docs iter.Seq2[Document, err
 	if _, err := tx.ExecContext(ctx, "INSERT INTO stamp VALUES (?)", stamp); err != nil {
 		return err
 	}
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO document
-		(id, kind, name, issued, component, version, issuer, state, path, log_index, text, issued_key)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`)
+	insert, err := tx.PrepareContext(ctx, insertDocument) //nolint:sqlclosecheck // it is closed below
 	if err != nil {
 		return err
 	}

@@ -393,28 +393,40 @@ func TestLostOrRolledBackStateIsRefusedOrCompleted(t *testing.T) {
 		want   string // the refusal; empty: completed to the size
 	}{
 		{"nothing", 260, func(*world) {}, ""},
-		{"claim deleted", 5, func(w *world) { w.remove(w.claim, claimPath) },
-			`ledger: the signer's memory (file "claim") is gone, but a checkpoint of size 5 is here: restore it, or write it anew if no later checkpoint was ever published`},
+		{
+			"claim deleted", 5, func(w *world) { w.remove(w.claim, claimPath) },
+			`ledger: the signer's memory (file "claim") is gone, but a checkpoint of size 5 is here: restore it, or write it anew if no later checkpoint was ever published`,
+		},
 		{"claim and checkpoint deleted", 5, func(w *world) { w.remove(w.claim, claimPath); w.remove(w.log, CheckpointPath) }, ""},
 		{"checkpoint deleted", 5, func(w *world) { w.remove(w.log, CheckpointPath) }, ""},
-		{"checkpoint deleted of a log with sealed segments", 260, func(w *world) { w.remove(w.log, CheckpointPath) },
-			"edge covers 256 entries and leads the checkpoint"},
+		{
+			"checkpoint deleted of a log with sealed segments", 260, func(w *world) { w.remove(w.log, CheckpointPath) },
+			"edge covers 256 entries and leads the checkpoint",
+		},
 		{"checkpoint and edge deleted", 260, func(w *world) { w.remove(w.log, CheckpointPath); w.remove(w.log, EdgePath) }, ""},
 		{"older checkpoint", 5, func(w *world) { w.put(w.log, CheckpointPath, w.note(body(3))) }, ""},
 		{"older checkpoint in the last segment", 260, func(w *world) { w.put(w.log, CheckpointPath, w.note(body(257))) }, ""},
-		{"older checkpoint than the edge", 260, func(w *world) { w.put(w.log, CheckpointPath, w.note(body(255))) },
-			"edge covers 256 entries and leads the checkpoint"},
+		{
+			"older checkpoint than the edge", 260, func(w *world) { w.put(w.log, CheckpointPath, w.note(body(255))) },
+			"edge covers 256 entries and leads the checkpoint",
+		},
 		{"edge deleted", 520, func(w *world) { w.remove(w.log, EdgePath) }, ""},
-		{"all but the claim rolled back", 260, func(w *world) { older(w, 258) },
-			fmt.Sprintf("the log ends at size 258, but the signer remembers size 260 root %x", [32]byte(body(260).Root))},
-		{"all but the claim rolled back by a segment", 260, func(w *world) { older(w, 200) },
-			"the log ends at size 200, but the signer remembers size 260"},
+		{
+			"all but the claim rolled back", 260, func(w *world) { older(w, 258) },
+			fmt.Sprintf("the log ends at size 258, but the signer remembers size 260 root %x", [32]byte(body(260).Root)),
+		},
+		{
+			"all but the claim rolled back by a segment", 260, func(w *world) { older(w, 200) },
+			"the log ends at size 200, but the signer remembers size 260",
+		},
 		{"all but the claim deleted", 5, func(w *world) {
 			assert.NilError(w.t, os.RemoveAll(w.log))
 			assert.NilError(w.t, os.MkdirAll(w.log, 0o755))
 		}, "the log ends at size 0, but the signer remembers size 5"},
-		{"older claim", 5, func(w *world) { w.put(w.claim, claimPath, body(4).Text()) },
-			"the log ends at size 5, but the signer remembers size 4"},
+		{
+			"older claim", 5, func(w *world) { w.put(w.claim, claimPath, body(4).Text()) },
+			"the log ends at size 5, but the signer remembers size 4",
+		},
 		{"claim of another root", 5, func(w *world) {
 			b := body(5)
 			b.Root[0] ^= 1

@@ -161,7 +161,7 @@ func TestAnObservationIsOneReceiptWhoeverPublishesIt(t *testing.T) {
 	third := w.observation()
 	p := w.publisher(observing(third))
 	p.at = func(m moment) error {
-		if m == beforeClaim && p.at != nil {
+		if m == beforeClaim {
 			p.at = nil
 			w.run(observing(third))
 		}

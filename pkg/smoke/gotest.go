@@ -228,10 +228,10 @@ func (g *goTest) endPackage(p *goPackage, status CaseStatus, failedBuild string)
 	}
 	for _, r := range p.runs {
 		c := Case{ID: p.name + "." + r.name, Status: r.status, Message: string(r.out.kept)}
-		switch {
-		case r.status == Warned:
+		switch r.status {
+		case Warned:
 			continue
-		case r.status == 0:
+		case 0:
 			c.Status = Errored
 			c.Message = "it has no result: the process ended, or the report, before the test did. " + c.Message
 		}

@@ -64,9 +64,9 @@ func (j *junit) document() error {
 	seen := false
 	for {
 		switch t, err := j.token(); {
-		case err == io.EOF && seen:
+		case errors.Is(err, io.EOF) && seen:
 			return nil
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return errors.New("no element: wanted <testsuites> or <testsuite>")
 		case err != nil:
 			return err
@@ -165,7 +165,7 @@ func (j *junit) readSuite(start xml.StartElement, parent string) (all tally, wor
 	var own tally
 	for {
 		t, err := j.token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
@@ -205,6 +205,7 @@ func (j *junit) readSuite(start xml.StartElement, parent string) (all tally, wor
 				if err := j.result(t, &c); err != nil {
 					return all, worst, err
 				}
+				own.bad++
 				if err := j.suite.add(c); err != nil {
 					return all, worst, err
 				}
@@ -276,7 +277,7 @@ func (j *junit) readCase(start xml.StartElement, suite string) (CaseStatus, erro
 	again := false
 	for {
 		t, err := j.token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {
@@ -352,10 +353,14 @@ func (j *junit) result(start xml.StartElement, c *Case) error {
 	if err := j.content(&body); err != nil {
 		return err
 	}
-	c.Message = attr(start, "message")
-	if strings.TrimSpace(c.Message) == "" {
-		c.Message = string(body.kept)
+	message, more := strings.TrimSpace(attr(start, "message")), strings.TrimSpace(string(body.kept))
+	switch {
+	case message == "" || strings.HasPrefix(more, message):
+		message = more
+	case more != "":
+		message += ": " + more
 	}
+	c.Message = message
 	if c.File == "" {
 		c.File, c.Line = findPlace(string(body.kept))
 	}
@@ -375,7 +380,7 @@ func (j *junit) unknown(e, parent xml.StartElement) error {
 func (j *junit) content(body *text) error {
 	for level := 1; level > 0; {
 		t, err := j.token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {

@@ -11,15 +11,20 @@ import (
 var (
 	tapVersion = regexp.MustCompile(`^TAP version \d+\s*$`)
 	tapPlan    = regexp.MustCompile(`^1\.\.(\d+)\s*(?:#.*)?$`)
-	tapPoint   = regexp.MustCompile(`^(not )?ok(?:[ \t]+(\d+)(?:[ \t]|$))?(?:[ \t-].*)?$`)
-	// tapWords is what follows the result and the id: the description.
-	tapWords     = regexp.MustCompile(`^(?:not )?ok(?:[ \t]+\d+(?:[ \t]|$))?[ \t]*-?[ \t]*(.*)$`)
+	// The result, the id if there is one, and the description.
+	tapPoint     = regexp.MustCompile(`^(not )?ok(?:[ \t]+(\d+))?((?:[ \t-].*)?)$`)
 	tapDirective = regexp.MustCompile(`(?i)(?:^|[ \t])#[ \t]*(todo\b|skip[^ \t]*)[ \t]*(.*)$`)
 	// tapChild is the result of a direct subtest: they are indented by four.
 	tapChild = regexp.MustCompile(`^(?: {4}|\t)not ok(?:[ \t]|$)`)
-	// tapNot is what is left of "not ok" when somebody printed in between.
-	tapNot = regexp.MustCompile(`^not(?:[ \t]|$)`)
+	// tapTorn is what is left of "not ok" when somebody printed in between, and
+	// tapBuried what follows when somebody printed in front.
+	tapTorn   = regexp.MustCompile(`^(?:not|ot|t)(?:[ \t]|$)`)
+	tapBuried = regexp.MustCompile(`not ok[ \t]+[\d-]`)
 )
+
+// maxMissing is how many tests without a result are named, so that a plan alone
+// does not make a million cases.
+const maxMissing = 100
 
 // tap reads one stream of the Test Anything Protocol, versions 12 to 14. Only
 // lines that begin in the first column count. Those of subtests, indented,
@@ -92,7 +97,7 @@ func (r *tap) line(n int, line string) error {
 		}
 		r.bailed = true
 		return r.suite.add(Case{ID: "Bail out!", Status: Errored, Message: "the run was given up:" + strings.TrimPrefix(line, "Bail out!")})
-	case tapNot.MatchString(line):
+	case tapTorn.MatchString(line):
 		r.suite.problem("line %d: found %q, which may be a part of \"not ok\"", n, clip(line, 40))
 	case line == "}":
 		r.braced = false
@@ -120,10 +125,14 @@ func (r *tap) point(n int, line string) error {
 	}
 	r.seen[id], r.next = true, id+1
 
-	c := Case{ID: tapWords.FindStringSubmatch(line)[1], Status: Passed}
+	words := strings.TrimLeft(m[3], " \t")
+	c := Case{ID: strings.TrimLeft(strings.TrimPrefix(words, "-"), " \t"), Status: Passed}
 	good := m[1] == ""
-	if !good {
+	switch {
+	case !good:
 		c.Status = Failed
+	case tapBuried.MatchString(c.ID):
+		r.suite.problem("line %d: found a \"not ok\" within %q", n, clip(line, 80))
 	}
 	if d := tapDirective.FindStringSubmatchIndex(c.ID); d != nil {
 		c.Message = c.ID[d[4]:d[5]]
@@ -207,8 +216,11 @@ func (r *tap) end() error {
 			break
 		}
 	}
-	for id := int64(1); id <= r.plan; id++ {
+	// The first are named; of all of them the plan tells, as the total.
+	missing := 0
+	for id := int64(1); id <= r.plan && missing < maxMissing; id++ {
 		if !r.seen[id] {
+			missing++
 			c := Case{ID: "test " + strconv.FormatInt(id, 10), Status: Failed, Message: "it is planned and has no result"}
 			if err := r.suite.add(c); err != nil {
 				return err
