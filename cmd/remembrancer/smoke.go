@@ -31,7 +31,7 @@ var smokeSpec = action.Spec{
 		"and runs nothing unless --run says so. With --from it judges a saved output.",
 	Inputs: []action.Input{
 		{Name: "from", Kind: action.Path, Usage: "Judge this saved output instead of running the command; - is standard input."},
-		{Name: "results", Kind: action.List, Usage: "Judge these reports of tests: patterns below the working directory, in which ** stands for any directories. Each must match a file."},
+		{Name: "results", Kind: action.List, Usage: "Judge these reports of tests: patterns below the working directory, ** for any directories, each of which must match a file"},
 		{Name: "run", Kind: action.Bool, Usage: "With results: run the smoke command first, which must write them anew."},
 		{Name: "expect", Kind: action.Int, Usage: "Least number of tests. It can only raise the configured floor."},
 		{Name: "warnings", Choices: []string{"fail", "allow"}, Usage: "Whether a warning counts as a pass, for a saved output"},

@@ -311,7 +311,7 @@ func TestHistoriesOfFaultsNeitherLoseNorFork(t *testing.T) {
 			return rapid.SampledFrom(kinds).Draw(t, "fault at "+name)
 		}
 		next := int64(2_000_000)
-		for range rapid.IntRange(1, 5).Draw(t, "steps") {
+		for range rapid.IntRange(1, 4).Draw(t, "steps") {
 			if w.dir == nil || rapid.Bool().Draw(t, "reopen") {
 				if w.open() != nil {
 					continue

@@ -106,7 +106,11 @@ func TestEverySizeEqualsTheOracle(t *testing.T) {
 		body := o.body(t, size)
 		assert.Equal(t, s.Body(), body)
 		want := full{s.sealed, s.tail, body}
+		near := (size+3)%SegmentSize < 6
 		for lag, edge := range edges {
+			if !near && size%16 != 0 && lag < len(edges)-1 {
+				continue
+			}
 			if m[EdgePath] = edge; len(edge) == 0 {
 				delete(m, EdgePath)
 			}
@@ -117,10 +121,10 @@ func TestEverySizeEqualsTheOracle(t *testing.T) {
 			assert.Equal(t, got.EdgeLags(), int64(lag) < size/SegmentSize)
 			assert.DeepEqual(t, got.Edge(), s.Edge())
 		}
-		if size%64 == 0 || size > last-8 {
+		if size%128 == 0 || near {
 			leaves, err := Verify(m.read, body)
 			assert.NilError(t, err)
-			checkProofs(t, o, NewTree(leaves), size)
+			checkProofs(t, o, NewTree(leaves), size, 1)
 		}
 		if size == last {
 			return
@@ -155,12 +159,13 @@ func assertSame(t rapid.TB, got, want full) {
 	assert.Assert(t, slices.EqualFunc(got.tail, want.tail, bytes.Equal))
 }
 
-func checkProofs(t rapid.TB, o *oracle, tree *Tree, size int64) {
+// checkProofs proves every entry, or every step-th, and 64 older sizes.
+func checkProofs(t rapid.TB, o *oracle, tree *Tree, size, step int64) {
 	body := o.body(t, size)
 	root, err := tree.Root(size)
 	assert.NilError(t, err)
 	assert.Equal(t, root, body.Root)
-	for index := range size {
+	for index := size - 1; index >= 0; index -= step {
 		proof, err := tree.Inclusion(size, index)
 		assert.NilError(t, err)
 		assert.NilError(t, tlog.CheckRecord(proof, size, body.Root, index, RecordHash(entry(index))))
@@ -213,7 +218,7 @@ func TestBatchesEqualTheOracle(t *testing.T) {
 		}
 		leaves, err := Verify(m.read, o.body(t, size))
 		assert.NilError(t, err)
-		checkProofs(t, o, NewTree(leaves), size)
+		checkProofs(t, o, NewTree(leaves), size, 29)
 		var index int64
 		assert.NilError(t, Lines(m.read, o.body(t, size), func(i int64, line []byte) error {
 			assert.Equal(t, i, index)
@@ -270,8 +275,11 @@ func TestAppendIsPure(t *testing.T) {
 		appended, _, err := Load(memory{}.read, Empty(origin))
 		assert.NilError(t, err)
 		checkPure(t, appended)
-		for _, l := range entriesFrom(0, int(size)) {
-			u, err := appended.Append(l)
+		for _, n := range []int64{size - 1, 1} {
+			if n == 0 {
+				continue
+			}
+			u, err := appended.Append(entriesFrom(appended.Body().Size, int(n))...)
 			assert.NilError(t, err)
 			appended = u.State
 		}
@@ -307,7 +315,7 @@ func checkPure(t *testing.T, s *State) {
 		assert.NilError(t, err)
 		got := memory{}
 		got.apply(again.Files([]byte("note")))
-		assert.DeepEqual(t, got, want)
+		assert.Assert(t, maps.EqualFunc(got, want, bytes.Equal))
 		assertSame(t, again.State.copied(), after)
 		assert.Assert(t, slices.Equal(again.Consistency, first.Consistency))
 	}

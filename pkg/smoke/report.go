@@ -36,7 +36,7 @@ type Report struct {
 	CommandSHA256                          string // hex, of the whole command; only when Command differs from it
 	Format                                 string // name of the reader; empty when there was nothing to read
 	IDsSHA256                              string // hex; see Counts
-	OutputSHA256                           string // hex, of the raw standard output
+	OutputSHA256                           string // hex, of the raw standard output, or of the reports read; see Results
 	OutputBytes                            int64
 	Reasons                                []string  // messages for a person; never nil
 	Started, Finished                      time.Time // UTC, whole seconds

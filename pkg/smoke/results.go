@@ -571,6 +571,10 @@ func match(root *os.Root, pattern string) (map[string]fs.FileInfo, error) {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil
 		case err != nil:
+			var at *fs.PathError
+			if errors.As(err, &at) {
+				err = at.Err // without the name of a system call
+			}
 			return fmt.Errorf("%s: %w", name, err)
 		case len(segments) > 0 && info.IsDir():
 			return walk(name, segments)

@@ -1,8 +1,8 @@
 // Package smoke runs a repository's smoke command and judges it N of N.
 //
 // The verdict is the AND of independent signals: the exit status of the
-// command, the counts it printed, and the floor the configuration sets. A run
-// passes when
+// command, the counts it printed or its tests wrote, and the floor the
+// configuration sets. A run passes when
 //
 //	exit status == 0, failed == 0, skipped == 0, total > 0,
 //	passed (+ warned, only under "warnings: allow") == total, total >= floor
@@ -41,6 +41,34 @@
 // auto: SMOKE_JSON if there is one, else the block. If both are there both are
 // read, and counts that differ are a failure that names both.
 //
+// # Reports of test runners
+//
+// Instead of what a command prints, the files that test runners write can be
+// judged, one or several together ([FindReports], [ReadResults],
+// [JudgeResults]). Their content says what they are; anything else is refused.
+//
+// junit: JUnit XML with the root testsuites or testsuite, UTF-8, no document
+// type. Suites nest. A case counts as the worst of its results: error, failure,
+// skipped (also disabled and status="notrun"), warning. A flakyFailure passes
+// and is noted, a rerunFailure fails. An element or status that is not known
+// could be a failure by another name, so with it there is no pass. pytest's
+// expected failures are skips there.
+//
+// gotest: the output of go test -json, every line an event. Tests are counted
+// by their leaves; a test with subtests only when it failed though none of them
+// did, or skipped. A build that fails, a package that fails without a failing
+// test, and a test or a package without a result are errors.
+//
+// tap: TAP 12, 13 or 14, as bats prints it. Exactly one plan, first or last, and
+// every number in it once. A planned test without a result failed, "Bail out!"
+// is an error, a TODO that is not ok is a warning, a SKIP is a skip. Subtests
+// belong to their parent. Lines that are not of the protocol count for nothing.
+//
+// The counts are the worse of the cases and of the totals that a report
+// declares. Where it contradicts itself (totals, plans, a second result of one
+// test) it never passes. What declares no totals can be cut short without a
+// trace: a floor on the number of tests is what tells.
+//
 // # Report
 //
 // A [Report] is what a job without keys hands to the job that records it. It is
@@ -52,7 +80,10 @@
 //	 "passed":27,"reasons":[],"skipped":0,"started":"2025-01-02T03:04:00Z",
 //	 "total":27,"v":1,"verdict":"pass","warned":0}
 //
-// exit_code is null when it is not known. command_sha256 is there only when
+// exit_code is null when it is not known. failed includes the tests that errored;
+// errored is there when some did, and says how many. Judged by reports of test
+// runners, output_sha256 is that of what sha256sum prints for them, sorted by
+// name, and format joins their names: "gotest+junit". command_sha256 is there only when
 // command was cut short, ids_sha256 only when the tests named themselves. A
 // report is unsigned: it proves nothing about who ran what, so a reader that
 // has its own configuration asks [Report.Under] and never the verdict alone.
