@@ -23,7 +23,11 @@ try() { # ID COMMAND...: one test
   local id=$1
   shift
   ids+=("\"$id\"")
-  if (set -e; cd "$work"; "$@") >"$work/log" 2>&1; then
+  # Not inside an if: there bash ignores errexit, and only the last line of a
+  # test would count.
+  (set -e; cd "$work"; "$@") >"$work/log" 2>&1
+  local status=$?
+  if ((status == 0)); then
     pass=$((pass + 1))
     printf '✅ %s\n' "$id"
   else
@@ -39,9 +43,20 @@ wants() { # STATUS COMMAND...: the exit status is part of the claim
   [[ $got == "$want" ]] || { printf 'exit status %s, want %s: %s\n' "$got" "$want" "$*"; return 1; }
 }
 
+says() { # PATTERN COMMAND...: succeeds and prints a line like it. Not a pipe into
+  # grep -q, which ends the reading early and with it the command.
+  local pattern=$1
+  shift
+  "$@" >"$work/said" && grep -q -- "$pattern" "$work/said"
+}
+
 builds() { (cd "$root" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$rb" ./cmd/remembrancer); }
 structure() { (cd "$root" && ls README.md LICENSE go.mod action.yml Dockerfile remembrancer.yaml actions/*/action.yml >/dev/null); }
-help_and_version() { "$rb" help | grep -q 'Exit status' && "$rb" version | grep -q '^remembrancer'; wants 2 "$rb" no-such-command; }
+help_and_version() {
+  says 'Exit status' "$rb" help
+  says '^remembrancer' "$rb" version
+  wants 2 "$rb" no-such-command
+}
 judges_the_ancestor() {
   wants 1 "$rb" smoke --from "$root/pkg/smoke/testdata/smoke-output.txt" --expect 26 >out
   grep -q '20 of 26' out
@@ -52,7 +67,7 @@ inits_and_gates() {
   chmod +x SMOKE_TEST.sh
   "$rb" init --yes --origin smoke.example/repo
   git add -A && git commit -qm init
-  "$rb" gate | grep -q '^PASS  3 of 3'
+  says '^PASS  3 of 3' "$rb" gate
   [[ -z $(git status --porcelain) ]]
 }
 records() {
@@ -66,12 +81,16 @@ publishes() {
   git init -q --bare remote.git
   cd repo && git remote add origin "$work/remote.git" && git push -q -u origin main
   "$rb" smoke --report "$work/report.json"
-  "$rb" publish --report "$work/report.json" | grep -q 'size 0 → 3'
+  says 'size 0 → 3' "$rb" publish --report "$work/report.json"
   git pull -q && grep -q '^Merkle Root: [0-9a-f]\{64\}$' docs/REMEMBRANCER.md
   [[ $(cat ops/status/badge.json) == '{"tests":{"pass":2,"total":2,"pct":100.00}}' ]]
-  "$rb" publish | grep -q 'No Merkle root update needed'
+  says 'No Merkle root update needed' "$rb" publish
 }
-audits() { cd repo && "$rb" verify-audit && "$rb" log verify --ledger ops/ledger; }
+audits() {
+  cd repo
+  "$rb" verify-audit
+  "$rb" log verify --ledger ops/ledger
+}
 proves() {
   cd repo
   "$rb" log prove app-v1.0.0 >"$work/app.tlog-proof"
@@ -80,7 +99,11 @@ proves() {
   wants 1 "$rb" verify --proof "$work/changed" --policy ops/ledger/policy
   wants 3 "$rb" verify --proof "$work/app.tlog-proof"
 }
-searches() { cd repo && "$rb" query evidence | grep -q ADR-001 && "$rb" list deploy | grep -q app-v1.0.0; }
+searches() {
+  cd repo
+  says ADR-001 "$rb" query evidence
+  says app-v1.0.0 "$rb" list deploy
+}
 finds_tampering() {
   git clone -q "$work/remote.git" tampered && cd tampered
   sed -i 's/^\(.\{40\}\)./\1X/' ops/ledger/log/00/00/00.jsonl
