@@ -144,8 +144,13 @@ func silenceTessera(w io.Writer) {
 type duel struct{ ours, theirs times }
 
 func (d *duel) round(ours, theirs func()) {
-	d.ours.add(ours)
-	d.theirs.add(theirs)
+	if len(d.ours)%2 == 0 { // neither always goes first
+		d.ours.add(ours)
+		d.theirs.add(theirs)
+	} else {
+		d.theirs.add(theirs)
+		d.ours.add(ours)
+	}
 }
 
 type times []time.Duration
