@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vaultmesh/remembrancer/pkg/action"
@@ -60,6 +61,7 @@ func (w *world) openProject() (*project, error) {
 type head struct {
 	tree   covenant.Tree
 	commit gitrepo.Hash // zero for a work tree
+	ledger gitrepo.Hash // the commit whose history is the ledger's: commit, or the ledger branch's
 	branch string       // short name, "" when detached
 	where  string       // in words
 }
@@ -75,13 +77,13 @@ func (p *project) head(rev string) (*head, error) {
 		if err != nil {
 			return nil, err
 		}
-		h.tree, h.commit, h.where = publish.Tree(t), commit, "commit "+commit.String()[:12]
+		h.tree, h.commit, h.ledger, h.where = publish.Tree(t), commit, commit, "commit "+commit.String()[:12]
 		if p.cfg.Publish.PublishRef != "" {
-			over, err := p.ledgerBranch()
+			over, tip, err := p.ledgerBranch()
 			if err != nil {
 				return nil, err
 			}
-			h.tree = publish.WithLedger(h.tree, over, p.layout)
+			h.tree, h.ledger = publish.WithLedger(h.tree, over, p.layout), tip
 		}
 		_, err = h.tree.Blob(p.layout.Ledger(ledger.PolicyPath))
 		if err == nil || rev != "HEAD" || !errors.Is(err, fs.ErrNotExist) {
@@ -115,17 +117,17 @@ func (p *project) branchOf(rev string) string {
 
 // ledgerBranch returns the tree of the configured ledger branch, local or as
 // last fetched from origin.
-func (p *project) ledgerBranch() (covenant.Tree, error) {
+func (p *project) ledgerBranch() (covenant.Tree, gitrepo.Hash, error) {
 	for _, ref := range []string{"refs/remotes/origin/" + p.cfg.Publish.PublishRef, "refs/heads/" + p.cfg.Publish.PublishRef} {
 		if h, err := p.repo.Resolve(ref); err == nil {
 			t, err := p.repo.TreeAt(h)
 			if err != nil {
-				return nil, err
+				return nil, gitrepo.Hash{}, err
 			}
-			return publish.Tree(t), nil
+			return publish.Tree(t), h, nil
 		}
 	}
-	return nil, fmt.Errorf("the ledger's branch %s is not here: git fetch origin %[1]s", p.cfg.Publish.PublishRef)
+	return nil, gitrepo.Hash{}, fmt.Errorf("the ledger's branch %s is not here: git fetch origin %[1]s", p.cfg.Publish.PublishRef)
 }
 
 // origin returns the log's name: as configured, or as its policy says.
@@ -193,7 +195,7 @@ func originOf(u string) string {
 // index document cites the parent's checkpoint there: a log may begin anew, but
 // never in silence. parent is then the name of that log.
 func (p *project) past(h *head, origin string) (past []covenant.Past, shallow bool, parent string, err error) {
-	if h.commit.IsZero() || p.cfg.Publish.PublishRef != "" {
+	if h.ledger.IsZero() {
 		return nil, false, "", nil
 	}
 	doc, err := h.tree.Blob(p.layout.Docs)
@@ -202,7 +204,7 @@ func (p *project) past(h *head, origin string) (past []covenant.Past, shallow bo
 	}
 	name := p.layout.Ledger(ledger.CheckpointPath)
 	seen := map[gitrepo.Hash]bool{}
-	for c, err := range p.repo.FirstParents(h.commit) {
+	for c, err := range p.repo.FirstParents(h.ledger) {
 		if errors.Is(err, gitrepo.ErrShallow) {
 			return past, true, "", nil
 		}
@@ -238,6 +240,11 @@ func (w *world) audit(p *project, h *head, policyID string) (*covenant.Report, e
 	origin, err := p.origin()
 	if err != nil {
 		return nil, err
+	}
+	// The name decides which history and which memory the ledger is held to: it
+	// is the policy's, whatever the configuration says.
+	if trust, err := loadTrust(h.tree, p.layout); err == nil && !slices.Contains(trust.Policy.Origins(), origin) {
+		return nil, misused("%s names log %s, its log policy is of %s: put the policy's name there", config.FileName, origin, strings.Join(trust.Policy.Origins(), ", "))
 	}
 	memory, err := w.memory(origin)
 	if err != nil {
