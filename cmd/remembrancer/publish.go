@@ -15,6 +15,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/vaultmesh/remembrancer/pkg/action"
+	"github.com/vaultmesh/remembrancer/pkg/covenant"
 	"github.com/vaultmesh/remembrancer/pkg/durable"
 	"github.com/vaultmesh/remembrancer/pkg/forge"
 	"github.com/vaultmesh/remembrancer/pkg/gitrepo"
@@ -184,8 +185,12 @@ func (w *world) observations(p *project, v *action.Values, r *action.Runner) ([]
 	}
 	if r.InActions() && w.getenv("GITHUB_EVENT_NAME") == "workflow_run" {
 		run, ok, err := observedRun(p, r)
-		if err != nil || !ok {
+		if err != nil {
 			return nil, err
+		}
+		if !ok {
+			w.note("the run of this event is no push run of %s on %s: nothing is recorded of it, nor of a report it handed over", p.cfg.Publish.Workflow, p.cfg.Publish.Branch)
+			return nil, nil
 		}
 		if o.Report != nil && run.Commit != o.Commit {
 			return nil, fmt.Errorf("the report is about commit %s, the run about %s", o.Commit, run.Commit)
@@ -316,7 +321,7 @@ func (w *world) writeTiles(p *project, dir string) error {
 	if err != nil {
 		return err
 	}
-	trust, err := loadTrust(h.tree, p.layout)
+	trust, err := covenant.LoadTrust(h.tree, p.layout)
 	if err != nil {
 		return err
 	}
@@ -370,7 +375,7 @@ func (w *world) plan(p *project, policyID string) (*planned, error) {
 	if code := auditExit(r); code != exitPass {
 		return &planned{code: code, line: "the ledger does not pass its audit: nothing would be signed over it"}, nil
 	}
-	trust, err := loadTrust(h.tree, p.layout)
+	trust, err := covenant.LoadTrust(h.tree, p.layout)
 	if err != nil {
 		return nil, err
 	}

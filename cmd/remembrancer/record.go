@@ -16,6 +16,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/vaultmesh/remembrancer/pkg/action"
+	"github.com/vaultmesh/remembrancer/pkg/covenant"
 	"github.com/vaultmesh/remembrancer/pkg/durable"
 	"github.com/vaultmesh/remembrancer/pkg/openpgp"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
@@ -273,7 +274,7 @@ func (p *project) onlyAnchor() (openpgp.Fingerprint, error) {
 	if err != nil {
 		return "", err
 	}
-	trust, err := loadTrust(h.tree, p.layout)
+	trust, err := covenant.LoadTrust(h.tree, p.layout)
 	if err != nil {
 		return "", err
 	}

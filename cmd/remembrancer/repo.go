@@ -139,7 +139,7 @@ func (p *project) origin() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	trust, err := loadTrust(h.tree, p.layout)
+	trust, err := covenant.LoadTrust(h.tree, p.layout)
 	if err != nil {
 		return "", err
 	}
@@ -243,7 +243,7 @@ func (w *world) audit(p *project, h *head, policyID string) (*covenant.Report, e
 	}
 	// The name decides which history and which memory the ledger is held to: it
 	// is the policy's, whatever the configuration says.
-	if trust, err := loadTrust(h.tree, p.layout); err == nil && !slices.Contains(trust.Policy.Origins(), origin) {
+	if trust, err := covenant.LoadTrust(h.tree, p.layout); err == nil && !slices.Contains(trust.Policy.Origins(), origin) {
 		return nil, misused("%s names log %s, its log policy is of %s: put the policy's name there", config.FileName, origin, strings.Join(trust.Policy.Origins(), ", "))
 	}
 	memory, err := w.memory(origin)

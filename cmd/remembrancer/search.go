@@ -21,9 +21,6 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
 
-func loadTrust(t covenant.Tree, l covenant.Layout) (*covenant.Trust, error) {
-	return covenant.LoadTrust(t, l)
-}
 
 // openIndex opens the search index of a project, deriving it anew when the
 // receipts or the log have changed.
@@ -71,7 +68,7 @@ func (p *project) stamp() (string, error) {
 func (w *world) documents(p *project) iter.Seq2[index.Document, error] {
 	return func(yield func(index.Document, error) bool) {
 		tree := publish.WorkTree(p.root)
-		trust, err := loadTrust(tree, p.layout)
+		trust, err := covenant.LoadTrust(tree, p.layout)
 		if err != nil {
 			yield(index.Document{}, err)
 			return
