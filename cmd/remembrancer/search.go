@@ -21,7 +21,6 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
 
-
 // openIndex opens the search index of a project, deriving it anew when the
 // receipts or the log have changed.
 func (w *world) openIndex(p *project) (*index.Index, error) {
