@@ -11,7 +11,7 @@ gate:
 	go run ./cmd/remembrancer gate
 
 covenant:
-	go run ./cmd/remembrancer verify-audit
+	go run ./cmd/remembrancer covenant
 
 bench:
 	cd bench && go test -bench . -run '^$$'

@@ -67,7 +67,7 @@ inits_and_gates() {
   chmod +x SMOKE_TEST.sh
   "$rb" init --yes --origin smoke.example/repo
   git add -A && git commit -qm init
-  says '^PASS  3 of 3' "$rb" gate
+  says '^PASS  4 of 4' "$rb" gate
   [[ -z $(git status --porcelain) ]]
 }
 records() {

@@ -422,3 +422,6 @@ check_clean() {
   if [[ -z ${CI:-} && $left == "$1" ]]; then return 0; fi
   [[ -z $left ]] || die "the run left the tree changed:" "$left"
 }
+
+# shellcheck source=.ci/scenarios.sh
+source "$ci_root/.ci/scenarios.sh"

@@ -46,7 +46,7 @@ func TestWhatAPublishedVerdictAddsToThePack(t *testing.T) {
 	if os.Getenv("REMEMBRANCER_LONG") != "" {
 		// As many as a segment holds, because git keeps a whole version now and then;
 		// and a large log, which takes minutes and gigabytes to make and to audit.
-		logs[1_000] = append(slices.Clone(few), burst{ledger.SegmentSize, 1, 2304})
+		logs[1_000] = append(slices.Clone(few), burst{ledger.SegmentSize, 1, 2560})
 		logs[1_000_000] = []burst{{2, 1, 2304}, {1, 4, 1024}}
 	}
 	for _, size := range slices.Sorted(maps.Keys(logs)) {

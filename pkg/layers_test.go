@@ -23,13 +23,13 @@ const module = "github.com/vaultmesh/remembrancer/"
 // layers lists the packages, lowest first. A package imports only from lines
 // above its own, never from its own or from below.
 var layers = [][]string{
-	{"pkg/durable", "pkg/action", "pkg/openpgp"},
+	{"pkg/durable", "pkg/action", "pkg/openpgp", "pkg/judge", "pkg/process", "pkg/timestamp"},
 	{"pkg/receipt", "pkg/checkpoint", "pkg/legacy"},
-	{"pkg/proof", "pkg/ledger"},
-	{"pkg/smoke", "pkg/covenant", "pkg/index", "pkg/config"},
+	{"pkg/proof", "pkg/ledger", "pkg/set"},
+	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/index", "pkg/config"},
 	{"pkg/gitrepo"},
 	{"pkg/forge"}, // names commits and trees as gitrepo does
-	{"pkg/publish"},
+	{"pkg/publish", "pkg/guard", "pkg/enforce"},
 	{"cmd/remembrancer", "examples/verify"},
 }
 
@@ -41,16 +41,21 @@ var users = map[string][]string{
 	"github.com/go-git/go-git/v5":           {"pkg/gitrepo"},
 	"github.com/google/go-github/v62":       {"pkg/forge"},
 	"github.com/gowebpki/jcs":               {"pkg/receipt", "pkg/smoke"},
+	"github.com/moby/buildkit":              {"pkg/repro"},
+	"github.com/rhysd/actionlint":           {"pkg/workflow"},
+	"github.com/rogpeppe/go-internal":       {"pkg/enforce"},
 	"github.com/sethvargo/go-githubactions": {"pkg/action"},
-	"github.com/tidwall/gjson":              {"cmd/remembrancer", "pkg/smoke"},
-	"go.yaml.in/yaml/v3":                    {"pkg/config"},
-	"golang.org/x/mod":                      {"pkg/checkpoint", "pkg/ledger"},
+	"github.com/tidwall/gjson":              {"cmd/remembrancer", "pkg/smoke", "pkg/suite"},
+	"github.com/yuin/goldmark":              {"pkg/hygiene"},
+	"go.yaml.in/yaml/v3":                    {"pkg/config", "pkg/suite"},
+	"go.yaml.in/yaml/v4":                    {"pkg/workflow"}, // the one that actionlint reads with
+	"golang.org/x/mod":                      {"pkg/checkpoint", "pkg/ledger", "pkg/repro"},
 	"golang.org/x/text":                     {"pkg/covenant"},
 	"modernc.org/sqlite":                    {"pkg/index"},
 }
 
 // helpers are packages that only tests import.
-var helpers = []string{"pkg/gitrepo/gitservertest"}
+var helpers = []string{"pkg/gitrepo/gitservertest", "pkg/forge/forgetest"}
 
 // imports returns what each package of the module imports, tests left out.
 func imports(t *testing.T) map[string][]string {

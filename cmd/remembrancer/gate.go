@@ -11,6 +11,7 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/action"
 	"github.com/vaultmesh/remembrancer/pkg/config"
 	"github.com/vaultmesh/remembrancer/pkg/covenant"
+	"github.com/vaultmesh/remembrancer/pkg/judge"
 	"github.com/vaultmesh/remembrancer/pkg/openpgp"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 	"github.com/vaultmesh/remembrancer/pkg/smoke"
@@ -20,7 +21,8 @@ var gateVerb = verb{
 	spec: action.Spec{
 		Name: "gate", Verb: "gate",
 		Summary: "judge here all that CI judges, with a receipt behind each line",
-		Description: "Runs the smoke test, audits the ledger of HEAD, and computes the next publication without writing it. " +
+		Description: "Runs the smoke test, audits the ledger of HEAD, judges the covenants that need no build, " +
+			"and computes the next publication without writing it. " +
 			"Writes only to the state directory (REMEMBRANCER_STATE, or remembrancer in the user's state directory) and signs with an ephemeral key, " +
 			"which proves nothing to others. Under CI it signs with the key it is given, and without one it cannot judge.",
 		Inputs: append([]action.Input{
@@ -82,6 +84,10 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
+	covenantsLine, err := w.covenantLine(p, h, audit, pinned, r, out)
+	if err != nil {
+		return err
+	}
 	plan, err := w.plan(p, pinned)
 	if err != nil {
 		return err
@@ -89,6 +95,7 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 	lines := []judged{
 		smokeLine(report, p.cfg.Smoke.Mode),
 		ledgerLine(h, audit, p.cfg.Ledger.Mode),
+		covenantsLine,
 		{name: "publish", detail: "dry run: " + plan.line, code: plan.code, advisory: p.cfg.Ledger.Mode == config.Advisory, receipt: receipt.Statement{
 			Kind: receipt.Audit,
 			Predicate: map[string]any{
@@ -177,6 +184,46 @@ func ledgerLine(h *head, r *covenant.Report, mode string) judged {
 			"check": "ledger", "verdict": r.Status().String(), "findings": findings, "policy_id": r.PolicyID, "judged": h.where,
 		}},
 	}
+}
+
+// covenantLine judges the covenants that need no build.
+func (w *world) covenantLine(p *project, h *head, audit *covenant.Report, pinned string, r *action.Runner, out io.Writer) (judged, error) {
+	untrusted, err := r.Untrusted(out)
+	if err != nil {
+		return judged{}, err
+	}
+	c := &covenants{w: w, p: p, out: untrusted, only: judge.Covenants(), noBuild: true, pinned: pinned, rev: "HEAD", head: h, audit: audit}
+	v, err := c.judge()
+	if err := errors.Join(err, untrusted.Close()); err != nil {
+		return judged{}, err
+	}
+	summary, err := c.summary(v)
+	if err != nil {
+		return judged{}, err
+	}
+	details := append([]string{covenantsByStatus(v)}, v.Brief()...)
+	details = append(details, c.waiverLines()...)
+	return judged{
+		name: "covenant", detail: strings.Join(details, "\n             "), code: verdictExit(v.Status), advisory: p.cfg.Covenants.Mode == config.Advisory,
+		receipt: receipt.Statement{Kind: receipt.Covenant, Predicate: summary},
+	}, nil
+}
+
+// covenantsByStatus names the covenants by what became of them.
+func covenantsByStatus(v judge.Verdict) string {
+	var parts []string
+	for _, s := range []judge.Status{judge.Pass, judge.Fail, judge.Error, judge.Unclaimed} {
+		var names []string
+		for _, c := range v.Covenants {
+			if c.Status == s {
+				names = append(names, c.Name)
+			}
+		}
+		if names != nil {
+			parts = append(parts, s.String()+": "+strings.Join(names, ", "))
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // keepReceipts signs a receipt for each line and writes them to the state

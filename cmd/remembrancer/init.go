@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/template"
 
@@ -35,12 +36,19 @@ var initVerb = verb{
 			{Name: "origin", Usage: "Name of the log, a URL without a scheme; derived from the remote when left out."},
 			{Name: "fork", Kind: action.Bool, Usage: "Begin a log of one's own in a fork: new keys, a new origin, an empty ledger that cites its parent."},
 			{Name: "compat", Kind: action.Bool, Usage: "Also write ops/bin/publish-merkle-root.sh and ops/bin/remembrancer, as the ancestor had them."},
-			{Name: "action-ref", Usage: "Commit of the actions that the workflows use; the commit of this build when left out."},
+			{Name: "owner", Usage: "Who must approve a change of what decides the gates, as @name or @organisation/team: writes .github/CODEOWNERS."},
+			{Name: "action-ref", Usage: "Commit of the actions that the workflows use; the commit of this build when left out, or of the last release."},
 		},
 		Examples: []string{"remembrancer init --yes"},
 	},
 	run: runInit,
 }
+
+// actionsCommit is what workflows use that a build wrote which does not know its
+// own commit: one of ours that has every action that the templates name.
+const actionsCommit = "3d456e4dfba33a2c5a96d74c2c5345fc85ed82fd"
+
+var codeOwner = regexp.MustCompile(`^@[A-Za-z0-9-]+(/[A-Za-z0-9._-]+)?$`)
 
 // written is a file that init writes.
 type written struct {
@@ -99,6 +107,9 @@ func runInit(w *world, v *action.Values, _ *action.Runner) error {
 	if err := checkpoint.CheckOrigin(p.cfg.Origin); err != nil {
 		return misused("%v; name the log with --origin", err)
 	}
+	if o := v.String("owner"); o != "" && !codeOwner.MatchString(o) {
+		return misused("--owner %q: want @name or @organisation/team", o)
+	}
 	files, err := p.initialFiles(v, parent)
 	if err != nil {
 		return err
@@ -147,6 +158,9 @@ func runInit(w *world, v *action.Values, _ *action.Runner) error {
 	w.say("✅ %s is under the covenant, log %s", filepath.Base(p.root), p.cfg.Origin)
 	if note != "" {
 		w.say("   smoke test: %s", note)
+	}
+	if _, err := os.Stat(filepath.Join(p.root, ".github", "CODEOWNERS")); errors.Is(err, fs.ErrNotExist) {
+		w.say("   nobody owns what decides the gates: remembrancer init --owner @name names who approves its changes")
 	}
 	w.say("   next: git add -A && git commit; then remembrancer gate")
 	dir, err := w.stateDir()
@@ -209,12 +223,12 @@ func (p *project) initialFiles(v *action.Values, parent string) ([]written, erro
 		ref = revision()
 	}
 	if ref == "" {
-		ref = "main"
+		ref = actionsCommit
 	}
 	root := ledger.Root(nil)
 	data := map[string]any{
 		"Ref": ref, "Branch": p.cfg.Publish.Branch, "Ops": p.layout.Ops, "Docs": p.layout.Docs, "Origin": p.cfg.Origin,
-		"Root": fmt.Sprintf("%x", root[:]), "Parent": strings.TrimSpace(parent), "Workflow": p.cfg.Publish.Workflow,
+		"Root": fmt.Sprintf("%x", root[:]), "Parent": strings.TrimSpace(parent), "Workflow": p.cfg.Publish.Workflow, "Owner": v.String("owner"), "Owned": ownedPaths(p.cfg.Paths.GateOwned),
 	}
 	files := []written{{path: config.FileName, data: config.Render(p.cfg), update: parent != ""}}
 	add := func(path, name string, mode fs.FileMode) error {
@@ -236,8 +250,12 @@ func (p *project) initialFiles(v *action.Values, parent string) ([]written, erro
 	err := errors.Join(
 		add(p.layout.Docs, "REMEMBRANCER.md", 0o644),
 		add(p.cfg.Publish.Workflow, "covenant-enforce.yml", 0o644),
+		add(".github/workflows/covenant-guard.yml", "covenant-guard.yml", 0o644),
 		add(".github/workflows/merkle-publish.yml", "merkle-publish.yml", 0o644),
 	)
+	if v.String("owner") != "" {
+		err = errors.Join(err, add(".github/CODEOWNERS", "CODEOWNERS", 0o644))
+	}
 	if v.Bool("compat") {
 		err = errors.Join(err,
 			add(p.layout.Ops+"/bin/publish-merkle-root.sh", "publish-merkle-root.sh", 0o755),
@@ -262,6 +280,16 @@ func (p *project) initialFiles(v *action.Values, parent string) ([]written, erro
 		return nil, err
 	}
 	return append(files, written{path: ".gitattributes", data: withAttributes(attributes, covenant.Attributes(p.layout)), update: true}), nil
+}
+
+// ownedPaths writes patterns as a CODEOWNERS file has them: a folder ends in a
+// slash there.
+func ownedPaths(patterns []string) []string {
+	var paths []string
+	for _, p := range patterns {
+		paths = append(paths, strings.TrimSuffix(p, "**"))
+	}
+	return paths
 }
 
 // withAttributes puts the rule last: the last rule wins.

@@ -252,9 +252,10 @@ func nearestVerb(args []string) string {
 // verbs lists everything the program does, in the order of the overview.
 func verbs() []verb {
 	return []verb{
-		gateVerb, initVerb,
-		smokeVerb, auditVerb, publishVerb,
-		recordVerb("deploy"), recordVerb("adr"), recordVerb("incident"), recordVerb("discovery"),
+		gateVerb, checkVerb, initVerb, hookInstallVerb, hookUninstallVerb, hookRunVerb,
+		smokeVerb, covenantVerb, auditVerb, publishVerb, doctorVerb, guardVerb,
+		enforcePlanVerb, enforceApplyVerb, enforceRemoveVerb,
+		recordVerb("deploy"), recordVerb("adr"), recordVerb("incident"), recordVerb("discovery"), waiverVerb,
 		adrCreateVerb, signVerb,
 		listVerb, queryVerb, receiptVerb, timelineVerb,
 		logShowVerb, logProveVerb, logVerifyVerb, verifyVerb,

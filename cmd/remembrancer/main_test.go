@@ -46,6 +46,8 @@ func TestMain(m *testing.M) {
 //	mode FILE OCTAL          demand the permissions of a file
 //	save NAME DIR            keep the names, modes and digests of all files in DIR but .git
 //	same NAME DIR            demand that they are still those
+//	forge serve              a forge with the repository acme/app, whose rules can be written; see cmdForge
+//	pulls serve DIR.git      a forge with the pull requests of a bare repository; see cmdPulls
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -64,6 +66,8 @@ func TestScripts(t *testing.T) {
 			"mode":     cmdMode,
 			"save":     cmdSave,
 			"same":     cmdSame,
+			"pulls":    cmdPulls,
+			"forge":    cmdForge,
 		},
 	})
 }
@@ -109,6 +113,8 @@ func setupScript(env *testscript.Env) error {
 		_ = os.RemoveAll(gnupg)
 	})
 	env.Values[saved{}] = map[string]string{}
+	env.Values[pullsOf{}] = new(*scriptForge)
+	env.Values[rulesOf{}] = new(ruleForge)
 	packages, err1 := filepath.Abs(filepath.Join("..", "..", "pkg"))
 	data, err2 := filepath.Abs("testdata")
 	if err := errors.Join(err1, err2); err != nil {

@@ -20,10 +20,10 @@ const moduleRoot = "../.."
 func manifests() map[string][]byte {
 	brand := action.Brand{Icon: "shield", Color: "gray-dark"}
 	files := map[string][]byte{
-		"action.yml": action.CompositeManifest(smokeSpec, action.ManifestComposite{Source: ".", Brand: brand}),
+		"action.yml": action.CompositeManifest(checkSpec, action.ManifestComposite{Source: ".", Brand: brand}),
 	}
 	for _, v := range verbs() {
-		if v.spec.Name == "" {
+		if v.spec.Name == "" || v.spec.Name == checkSpec.Name {
 			continue
 		}
 		dir := "actions/" + v.spec.Name + "/"

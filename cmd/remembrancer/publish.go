@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/durable"
 	"github.com/vaultmesh/remembrancer/pkg/forge"
 	"github.com/vaultmesh/remembrancer/pkg/gitrepo"
+	"github.com/vaultmesh/remembrancer/pkg/guard"
 	"github.com/vaultmesh/remembrancer/pkg/ledger"
 	"github.com/vaultmesh/remembrancer/pkg/publish"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
@@ -31,6 +33,8 @@ var publishVerb = verb{
 		Summary: "append new receipts to the ledger and commit its root",
 		Description: "Fetches the branch, proves its ledger, appends every receipt that a trusted issuer has signed, and commits segments, checkpoint, " +
 			"root line and badge in one commit, by a protocol in which nothing is signed that could lose a race. It catches up whatever earlier runs missed.\n\n" +
+			"With a token it also asks the forge how each new commit came to the branch, and records an incident for one that was pushed without a pull request or merged without its required checks. " +
+			"That needs pull-requests, checks and statuses: read; without them it says that nothing was checked.\n\n" +
 			"Receipts without a valid signature of a trusted issuer are quarantined: named, and left where they are.",
 		Inputs: append([]action.Input{
 			{Name: "remote", Usage: "URL to publish to; the remote origin, or the runner's repository, when left out."},
@@ -48,6 +52,7 @@ var publishVerb = verb{
 			{Name: "root", Usage: "Merkle root, in hex."},
 			{Name: "sequenced", Usage: "Number of entries this run added."},
 			{Name: "quarantined", Usage: "Number of files left in quarantine."},
+			{Name: "bypasses", Usage: "Number of incidents this run added: commits that went past the required checks."},
 		},
 		Exit:     "1 when something stays quarantined, after the rest has landed, and when the ledger was refused with evidence.",
 		Examples: []string{"remembrancer publish", "remembrancer publish --tiles public/"},
@@ -83,12 +88,17 @@ func runPublish(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
+	blind := ""
+	if pub.Examine, err = w.examiner(p, pub.Remote.URL(), v.String("token"), r); err != nil {
+		blind = err.Error()
+	}
 	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Minute)
 	defer cancel()
 	res, err := pub.Run(ctx)
 	if err != nil {
 		return explainPublish(err)
 	}
+	res.Unexamined = cmp.Or(res.Unexamined, blind)
 	return w.sayPublished(p, res, r)
 }
 
@@ -137,6 +147,86 @@ func (w *world) publisher(p *project, v *action.Values, r *action.Runner, pinned
 		return nil, err
 	}
 	return pub, nil
+}
+
+// examineTime is how long the forge may take to tell about new commits.
+const examineTime = 2 * time.Minute
+
+// examiner returns what asks the forge how commits came to the branch. Without a
+// token nothing is asked, which under CI is an error to be said.
+func (w *world) examiner(p *project, remote, token string, r *action.Runner) (func(context.Context, []gitrepo.Hash) ([]publish.Incident, error), error) {
+	base, name := forgeOf(remote)
+	if r.InActions() {
+		e, err := r.Event()
+		if err != nil {
+			return nil, err
+		}
+		base, name = e.APIURL, e.Repository
+	}
+	switch {
+	case len(p.cfg.Enforce.Checks) == 0: // nothing is required, so nothing is bypassed
+		return nil, nil
+	case token == "" && !w.inCI():
+		return nil, nil
+	case token == "":
+		return nil, errors.New("there is no token to ask the forge with")
+	case name == "":
+		return nil, fmt.Errorf("%s is no forge with an API that is known here", remote)
+	}
+	api, err := forge.NewREST(base, token, forge.RESTOptions{})
+	if err != nil {
+		return nil, err
+	}
+	repo, err := api.Repository(name)
+	if err != nil {
+		return nil, err
+	}
+	required := guard.Required{Branch: p.cfg.Publish.Branch, Checks: p.cfg.Enforce.Checks, App: p.cfg.Enforce.App}
+	return func(ctx context.Context, commits []gitrepo.Hash) ([]publish.Incident, error) {
+		ctx, cancel := context.WithTimeout(ctx, examineTime)
+		defer cancel()
+		found, err := guard.Bypasses(ctx, repo, commits, required)
+		incidents := make([]publish.Incident, 0, len(found))
+		for _, b := range found {
+			incidents = append(incidents, bypassed(required, b))
+		}
+		return incidents, err
+	}, nil
+}
+
+// forgeOf returns the API and the repository's name that belong to the URL of a
+// remote; GitHub Enterprise has its API below the same host.
+func forgeOf(remote string) (base, name string) {
+	u, err := url.Parse(remote)
+	if err != nil || u.Scheme != "https" {
+		return "", ""
+	}
+	name = strings.TrimSuffix(strings.Trim(u.Path, "/"), ".git")
+	if u.Host == "github.com" {
+		return "", name
+	}
+	return "https://" + u.Host + "/api/v3", name
+}
+
+// bypassed is the incident of a commit that went past the required checks.
+func bypassed(r guard.Required, b guard.Bypass) publish.Incident {
+	missing := []any{}
+	for _, m := range b.Missing {
+		missing = append(missing, map[string]any{"check": m.Check, "state": m.State})
+	}
+	i := publish.Incident{
+		Commit: b.Commit, At: b.MergedAt, Title: fmt.Sprintf("commit %s was pushed to %s without a pull request", b.Commit.String()[:12], r.Branch),
+		Observed: map[string]any{"event": "bypass", "branch": r.Branch, "missing": missing},
+	}
+	if b.Pull != 0 {
+		var names []string
+		for _, m := range b.Missing {
+			names = append(names, m.Check+" "+m.State)
+		}
+		i.Title = fmt.Sprintf("pull request %d was merged to %s past required checks: %s", b.Pull, r.Branch, strings.Join(names, ", "))
+		i.Observed["pull"], i.Observed["head"], i.Observed["merged_by"] = b.Pull, b.Head.String(), b.MergedBy
+	}
+	return i
 }
 
 // remote returns the URL to publish to.
@@ -251,9 +341,15 @@ func explainPublish(err error) error {
 
 func (w *world) sayPublished(p *project, res publish.Result, r *action.Runner) error {
 	made := !res.Commit.IsZero() || res.To != res.From
+	var bypasses []string
+	for _, e := range res.Sequenced {
+		if e.Receipt.Kind() == receipt.Incident && e.Receipt.Name() == "" {
+			bypasses = append(bypasses, e.Receipt.Field("title"))
+		}
+	}
 	for name, value := range map[string]string{
 		"published": fmt.Sprint(made), "size": fmt.Sprint(res.To.Size), "root": fmt.Sprintf("%x", res.To.Root[:]),
-		"sequenced": fmt.Sprint(len(res.Sequenced)), "quarantined": fmt.Sprint(len(res.Quarantined)),
+		"sequenced": fmt.Sprint(len(res.Sequenced)), "quarantined": fmt.Sprint(len(res.Quarantined)), "bypasses": fmt.Sprint(len(bypasses)),
 	} {
 		if err := r.SetOutput(name, value); err != nil {
 			return err
@@ -271,7 +367,16 @@ func (w *world) sayPublished(p *project, res publish.Result, r *action.Runner) e
 		}
 	}
 	for i, e := range res.Sequenced {
-		w.say("   #%-6d %-12s %s  %s", res.From.Size+int64(i), e.Receipt.Kind(), e.Receipt.ID().String()[:16], e.Receipt.Name())
+		w.say("   #%-6d %-12s %s  %s", res.From.Size+int64(i), e.Receipt.Kind(), e.Receipt.ID().String()[:16], action.Defang(entryName(e)))
+	}
+	for _, title := range bypasses {
+		r.Annotate(action.Warning, "", 0, "bypass", title)
+	}
+	if res.Examined > 0 {
+		w.say("   bypass: %d commits examined, %d incidents recorded", res.Examined, len(bypasses))
+	}
+	if res.Unexamined != "" {
+		w.say("⚠️  bypass: NOT CHECKED: %s", action.Defang(res.Unexamined))
 	}
 	if res.FirstUse {
 		w.say("   policy %s: believed from the repository, not pinned (--policy-id pins it)", res.PolicyID)
@@ -286,6 +391,12 @@ func (w *world) sayPublished(p *project, res publish.Result, r *action.Runner) e
 		return quietly(exitFail)
 	}
 	return nil
+}
+
+// entryName is what a person calls an entry: receipts that live in the log only
+// have no name.
+func entryName(e receipt.Entry) string {
+	return cmp.Or(e.Receipt.Name(), e.Receipt.Field("title"))
 }
 
 func (p *project) target() string {
@@ -307,7 +418,10 @@ func publishSummary(res publish.Result) string {
 	fmt.Fprintf(&b, "### merkle-publish\n\n| | size | root |\n|---|---|---|\n| before | %d | `%x` |\n| after | %d | `%x` |\n\n",
 		res.From.Size, res.From.Root[:], res.To.Size, res.To.Root[:])
 	for i, e := range res.Sequenced {
-		fmt.Fprintf(&b, "- #%d %s %s\n", res.From.Size+int64(i), e.Receipt.Kind(), action.EscapeMarkdown(e.Receipt.Name()))
+		fmt.Fprintf(&b, "- #%d %s %s\n", res.From.Size+int64(i), e.Receipt.Kind(), action.EscapeMarkdown(entryName(e)))
+	}
+	if res.Unexamined != "" {
+		fmt.Fprintf(&b, "- bypass: **not checked**: %s\n", action.EscapeMarkdown(res.Unexamined))
 	}
 	for _, q := range res.Quarantined {
 		fmt.Fprintf(&b, "- quarantined: %s: %s\n", action.EscapeMarkdown(q.Path), action.EscapeMarkdown(q.Reason))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,18 +27,22 @@ var smokeSpec = action.Spec{
 	Name: "smoke-gate", Verb: "smoke",
 	Summary: "run the smoke test and demand N of N",
 	Description: "Runs the smoke command of remembrancer.yaml and passes only when it exits 0, every test passed, " +
-		"none was skipped, and there are at least as many as expected. A warning is not a pass unless the configuration says so.\n\n" +
+		"none was skipped, and there are at least as many as expected. A warning is not a pass unless the configuration says so. " +
+		"Where smoke.tests names a file of tests, each of them must be there; the list is that of the base, not of the change. " +
+		"With smoke.results the reports that the command writes are judged, with smoke.suite the declared tests are run in its place.\n\n" +
 		"With --results it judges the reports of tests (JUnit XML, go test -json, TAP) that an earlier step left behind, " +
-		"and runs nothing unless --run says so. With --from it judges a saved output.",
+		"and runs nothing unless --run says so. With --from it judges a saved output. Where there is a configuration, it sets the floor and names the tests for these as well.",
 	Inputs: []action.Input{
 		{Name: "from", Kind: action.Path, Usage: "Judge this saved output instead of running the command; - is standard input."},
 		{Name: "results", Kind: action.List, Usage: "Judge these reports of tests: patterns below the working directory, ** for any directories, each of which must match a file"},
 		{Name: "run", Kind: action.Bool, Usage: "With results: run the smoke command first, which must write them anew."},
 		{Name: "expect", Kind: action.Int, Usage: "Least number of tests. It can only raise the configured floor."},
-		{Name: "warnings", Choices: []string{"fail", "allow"}, Usage: "Whether a warning counts as a pass, for a saved output"},
+		{Name: "warnings", Choices: []string{"fail", "allow"}, Usage: "Whether a warning counts as a pass, where there is no configuration to say it"},
 		{Name: "format", Choices: smoke.Formats(), Usage: "How results are read, for a saved output"},
 		{Name: "report", Kind: action.Path, Usage: "Write the unsigned report here, to be handed to the publisher."},
+		{Name: "statement", Kind: action.Path, Usage: "Write the result here as an unsigned in-toto statement with a test-result predicate."},
 		{Name: "badge-dir", Kind: action.Path, Usage: "Write badge.json and badge.shields.json into this directory."},
+		{Name: "write-tests", Kind: action.Path, Usage: "If the run passes, write the names of its tests here, for smoke.tests. The present list is then not demanded.", CLIOnly: true},
 		{Name: "json", Kind: action.Bool, Usage: "Print the verdict as JSON.", CLIOnly: true},
 	},
 	Outputs: []action.Output{
@@ -45,8 +50,9 @@ var smokeSpec = action.Spec{
 		{Name: "passed", Usage: "Number of tests that passed."},
 		{Name: "total", Usage: "Number of tests."},
 		{Name: "report-sha256", Usage: "SHA-256 of the report's bytes."},
+		{Name: "statement-sha256", Usage: "SHA-256 of the statement's bytes, if it was asked for."},
 	},
-	Examples: []string{"remembrancer smoke", "remembrancer smoke --from smoke.log --expect 27 --json", "remembrancer smoke --results 'reports/**/*.xml'"},
+	Examples: []string{"remembrancer smoke", "remembrancer smoke --from smoke.log --expect 27 --json", "remembrancer smoke --results 'reports/**/*.xml'", "remembrancer smoke --write-tests ops/smoke-tests.txt"},
 }
 
 var smokeVerb = verb{spec: smokeSpec, run: runSmoke}
@@ -54,9 +60,9 @@ var smokeVerb = verb{spec: smokeSpec, run: runSmoke}
 func runSmoke(w *world, v *action.Values, r *action.Runner) error {
 	var (
 		report  smoke.Report
-		results testResults
-		mode    = config.Enforce
+		mode    string
 		err     error
+		results = testResults{dir: w.dir}
 	)
 	from, patterns := v.String("from"), v.List("results")
 	switch {
@@ -64,14 +70,24 @@ func runSmoke(w *world, v *action.Values, r *action.Runner) error {
 		return misused("--from judges a saved output alone, without --results or --run")
 	case v.Given("results") && len(patterns) == 0:
 		return misused("--results is empty: want patterns of reports such as 'reports/**/*.xml'")
-	case len(patterns) > 0:
+	case v.Int("expect") < 0:
+		return misused("--expect %d: want 0 or more", v.Int("expect"))
+	}
+	if v.String("write-tests") != "" {
+		if base, err := w.base(); err != nil {
+			return err
+		} else if !base.IsZero() {
+			return misused("--write-tests demands none of the tests that the base names: this is a change, which is judged by them")
+		}
+	}
+	if len(patterns) > 0 {
 		if results.files, err = smoke.FindReports(w.dir, patterns); err != nil {
 			return misused("--results: %v", err)
 		}
 	}
 	switch {
 	case from != "":
-		report, err = w.judgeSaved(v, from)
+		report, mode, err = w.judgeSaved(v, r, from, &results)
 	case results.files != nil && !v.Bool("run"):
 		report, mode, err = w.judgeReports(v, r, &results)
 	default:
@@ -80,25 +96,14 @@ func runSmoke(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
-	encoded, err := smoke.EncodeReport(report)
-	if err != nil {
-		return err
-	}
-	if err := w.handOver(v, r, report, encoded); err != nil {
+	if err := w.handOver(v, r, report, &results); err != nil {
 		return err
 	}
 	if _, err := os.Stat("/bin/sh"); report.Verdict == smoke.Error && err != nil && runtime.GOOS != "windows" {
 		w.note("hint: there is no shell here; in the static image only a saved output can be judged (from), the composite form of the action runs commands")
 	}
-	for name, value := range map[string]string{
-		"verdict": report.Verdict.String(), "passed": fmt.Sprint(report.Passed), "total": fmt.Sprint(report.Total), "report-sha256": digest(encoded),
-	} {
-		if err := r.SetOutput(name, value); err != nil {
-			return err
-		}
-	}
 	if r.InActions() {
-		if err := r.Summary(smoke.Summary(report) + results.suite.Summary()); err != nil {
+		if err := r.Summary(smoke.Summary(report) + results.change.Summary()); err != nil {
 			return err
 		}
 		if !v.Bool("json") { // annotations are lines of the same stream
@@ -114,7 +119,7 @@ func runSmoke(w *world, v *action.Values, r *action.Runner) error {
 		// can stand in a string only, where the escape means the same.
 		w.say("%s", strings.ReplaceAll(string(out), "##[", `##\u005b`))
 	} else {
-		said := strings.TrimRight(smoke.Text(report)+results.suite.Text(), "\n")
+		said := strings.TrimRight(smoke.Text(report)+results.change.Text(), "\n")
 		if r.InActions() {
 			said = action.Defang(said)
 		}
@@ -130,56 +135,117 @@ func runSmoke(w *world, v *action.Values, r *action.Runner) error {
 // smokeJSON is the verdict for scripts. The counts add up to total; without one
 // because nothing could be judged, error is 1.
 func smokeJSON(r smoke.Report, t testResults) map[string]any {
+	const most = 1000 // of each list; of failing, which carries messages, fewer
+	cut := false
+	first := func(ids []string) []string {
+		cut = cut || len(ids) > most
+		return append([]string{}, ids[:min(len(ids), most)]...)
+	}
+	idsOf := func(cases []smoke.Case) []string {
+		var ids []string
+		for _, c := range cases {
+			ids = append(ids, c.ID)
+		}
+		return first(ids)
+	}
 	m := map[string]any{
 		"verdict": r.Verdict.String(), "pass": r.Passed, "fail": r.Failed - r.Errored, "error": r.Errored, "skip": r.Skipped, "warn": r.Warned,
 		"total": r.Total, "expected": r.Expected, "reasons": r.Reasons,
+		"removed": first(t.change.Removed), "newly_failing": idsOf(t.change.NewlyFailing), "flaky": idsOf(t.change.Flaky),
+		"named": t.change.Named, "added": t.change.Added,
 	}
 	if r.Verdict == smoke.Error {
 		m["error"] = 1
 	}
-	if t.files != nil {
+	if t.files != nil || len(t.suite.Cases) > 0 {
 		const most = 100
-		failing, flaky := t.suite.Wanting(), t.suite.Flaky()
+		failing := t.suite.Wanting()
 		list := []map[string]any{}
 		for _, c := range failing[:min(len(failing), most)] {
 			list = append(list, map[string]any{"id": c.ID, "status": c.Status.String(), "file": c.File, "line": c.Line, "message": c.Message})
 		}
-		m["failing"], m["flaky"], m["format"], m["output_sha256"] = list, len(flaky), r.Format, r.OutputSHA256
+		cut = cut || len(failing) > most
+		m["failing"], m["format"], m["output_sha256"] = list, r.Format, r.OutputSHA256
 	}
+	m["truncated"] = cut
 	return m
 }
 
-// testResults is what reports of tests add to a verdict. Without reports it is
-// zero, and adds nothing.
+// testResults is what is known of the tests beside a verdict. Without reports of
+// tests, and where none are named, it adds nothing.
 type testResults struct {
-	files *smoke.ReportFiles
-	suite smoke.Suite
+	files  *smoke.ReportFiles
+	dir    string // the places of failures are looked for here
+	suite  smoke.Suite
+	raw    []smoke.Material // the reports
+	ids    []string         // of the tests, where only the output names them
+	change smoke.Change
+	config smoke.Material // the configuration that judged
+}
+
+// compare holds the tests that ran to those that are expected.
+func (t *testResults) compare(e smoke.Expect) {
+	if t.ids != nil {
+		t.change = e.CompareIDs(t.ids)
+		return
+	}
+	t.change = e.Compare(t.suite)
+}
+
+// read reads the reports; see smoke.ReportFiles.Read.
+func (t *testResults) read(started time.Time, e smoke.Expect) smoke.Results {
+	found := t.files.Read(started)
+	t.suite, t.raw = found.Suite, found.Files
+	if len(found.Errors) > 0 {
+		e.Tests = smoke.Tests{} // what could not be read is not removed
+	}
+	t.compare(e)
+	return found
+}
+
+// output remembers which tests an output names.
+func (t *testResults) output(read smoke.Reader, stdout []byte, e smoke.Expect) {
+	if c, err := read(stdout); err == nil && c.IDs != nil {
+		t.ids = c.IDs
+		t.compare(e)
+	}
+}
+
+// names returns the names of all tests that ran, nil if they are not known.
+func (t *testResults) names() []string {
+	if t.ids != nil {
+		return t.ids
+	}
+	return t.suite.Counts().IDs
 }
 
 // annotate says at its place in the code what failed.
 func (t testResults) annotate(report smoke.Report, r *action.Runner) {
-	if report.Verdict == smoke.Pass {
-		return
+	note := func(level action.Level, what string, cases []smoke.Case) {
+		for i, c := range cases {
+			file, line, message := "", 0, strings.TrimSpace(what+c.Message)
+			if i < 10 { // of the rest only the number is shown
+				file = smoke.Place(t.dir, c.File)
+			}
+			if file != "" {
+				line = c.Line
+			} else if c.File != "" {
+				message = c.Where() + ": " + message
+			}
+			r.Annotate(level, file, line, c.ID, message)
+		}
 	}
-	if t.files == nil {
+	note(action.Warning, "flaky: it passed only when it was run again ", t.change.Flaky)
+	switch {
+	case report.Verdict == smoke.Pass:
+	case len(t.suite.Cases) == 0:
 		for _, reason := range report.Reasons {
 			r.Annotate(action.Error, "", 0, "smoke-gate", reason)
 		}
-		return
-	}
-	// A step has few annotations; the tests need them more than the reasons.
-	r.Annotate(action.Error, "", 0, "smoke-gate", strings.Join(report.Reasons, "\n"))
-	for i, c := range t.suite.Wanting() {
-		file, line, message := "", 0, c.Message
-		if i < 10 { // of the rest only the number is shown
-			file = t.files.Place(c.File)
-		}
-		if file != "" {
-			line = c.Line
-		} else if c.File != "" {
-			message = c.Where() + ": " + message
-		}
-		r.Annotate(action.Error, file, line, c.ID, message)
+	default:
+		// A step has few annotations; the tests need them more than the reasons.
+		r.Annotate(action.Error, "", 0, "smoke-gate", strings.Join(report.Reasons, "\n"))
+		note(action.Error, "", slices.Concat(t.change.NewlyFailing, t.change.Failing))
 	}
 }
 
@@ -189,28 +255,120 @@ func (w *world) judgeReports(v *action.Values, r *action.Runner, t *testResults)
 	if v.Given("format") {
 		return smoke.Report{}, "", misused("--format is for a saved output: reports say themselves what they are")
 	}
-	expect, mode := smoke.Expect{Total: v.Int("expect"), Warnings: v.String("warnings")}, config.Enforce
-	if expect.Total < 0 {
-		return smoke.Report{}, "", misused("--expect %d: want 0 or more", expect.Total)
-	}
-	p, err := w.projectIfAny(r)
+	p, expect, mode, err := w.expectIfAny(v, r, t)
 	if err != nil {
 		return smoke.Report{}, "", err
 	}
-	if p != nil {
-		if v.Given("warnings") {
-			return smoke.Report{}, "", misused("--warnings is for where there is no configuration: here %s says it", config.FileName)
-		}
-		expect = smoke.Expect{Total: max(expect.Total, p.cfg.Smoke.Expect), Warnings: p.cfg.Smoke.Warnings}
-		mode = p.cfg.Smoke.Mode
-	}
-	found := t.files.Read(time.Time{})
-	t.suite = found.Suite
-	report := smoke.JudgeResults(smoke.FromResults(w.now()), found, expect)
+	report := smoke.JudgeResults(smoke.FromResults(w.now()), t.read(time.Time{}, expect), expect)
 	if p != nil {
 		w.nameCommit(p, &report)
 	}
 	return report, mode, nil
+}
+
+// expectIfAny returns what is expected of results that nothing is run for: what
+// the flags say, and where there is a configuration (then p is not nil) what it
+// says as well.
+func (w *world) expectIfAny(v *action.Values, r *action.Runner, t *testResults) (p *project, e smoke.Expect, mode string, err error) {
+	e, mode = smoke.Expect{Total: v.Int("expect"), Warnings: v.String("warnings")}, config.Enforce
+	if p, err = w.projectIfAny(r); err != nil || p == nil {
+		return nil, e, mode, err
+	}
+	if v.Given("warnings") {
+		return nil, e, mode, misused("--warnings is for where there is no configuration: here %s says it", config.FileName)
+	}
+	e, err = w.demands(v, p, t)
+	return p, e, p.cfg.Smoke.Mode, err
+}
+
+// demands returns what a project expects, and notes what says so.
+func (w *world) demands(v *action.Values, p *project, t *testResults) (e smoke.Expect, err error) {
+	if v.String("write-tests") != "" {
+		p.cfg.Smoke.Tests = "" // the list is made anew
+	}
+	data, _, err := w.fileOfBase(p, config.FileName)
+	if err != nil {
+		return e, err
+	}
+	t.config = smoke.Material{Name: config.FileName, SHA256: digest(data)}
+	return w.expect(p, v.Int("expect"))
+}
+
+// expect returns what the configuration demands of a run: its floor, which floor
+// can raise and not lower, and the tests that it names.
+func (w *world) expect(p *project, floor int) (smoke.Expect, error) {
+	c := p.cfg.Smoke
+	tests, err := w.namedTests(p)
+	return smoke.Expect{Total: max(floor, c.Expect), Warnings: c.Warnings, Tests: tests}, err
+}
+
+// namedTests returns the tests that must be there and pass. The list is that of
+// the base: a change cannot take a test out of it. Where there is none it is
+// that of HEAD; what a person has not committed yet is taken from the work tree.
+func (w *world) namedTests(p *project) (smoke.Tests, error) {
+	name := p.cfg.Smoke.Tests
+	if name == "" {
+		return smoke.Tests{}, nil
+	}
+	data, where, err := w.listOfTests(p, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return smoke.Tests{}, fmt.Errorf("%s has no %s, which names the tests that must pass: put it there first, with remembrancer smoke --write-tests %[2]s", where, name)
+	}
+	if err != nil {
+		return smoke.Tests{}, err
+	}
+	tests, err := smoke.ParseTests(data)
+	if err != nil {
+		return smoke.Tests{}, misused("%s of %s: %v", name, where, err)
+	}
+	return tests, nil
+}
+
+func (w *world) listOfTests(p *project, name string) (data []byte, where string, err error) {
+	base, err := w.base()
+	if err != nil {
+		return nil, "", err
+	}
+	ci := w.getenv("GITHUB_ACTIONS") == "true"
+	if base.IsZero() {
+		head, err := p.repo.Resolve("HEAD")
+		if err == nil {
+			t, err := p.repo.TreeAt(head)
+			if err != nil {
+				return nil, "", err
+			}
+			data, err = t.Blob(name)
+			if err == nil || ci || !errors.Is(err, fs.ErrNotExist) {
+				return data, "commit " + head.String()[:12], err
+			}
+		} else if ci {
+			return nil, "", err
+		}
+	}
+	return w.fileOfBase(p, name)
+}
+
+// fileOfBase reads a file of the commit that a change is judged by; where there
+// is no change, of the work tree.
+func (w *world) fileOfBase(p *project, name string) (data []byte, where string, err error) {
+	base, err := w.base()
+	if err != nil {
+		return nil, "", err
+	}
+	if base.IsZero() {
+		path, err := p.file(name)
+		if err != nil {
+			return nil, "", err
+		}
+		data, err = os.ReadFile(path)
+		return data, "the work tree", err
+	}
+	t, err := p.repo.TreeAt(base)
+	if err != nil {
+		return nil, "", fmt.Errorf("the base commit, whose configuration judges this change, is not here: %w; check out with fetch-depth: 0", err)
+	}
+	data, err = t.Blob(name)
+	return data, "base " + base.String(), err
 }
 
 // projectIfAny returns the project around the working directory; nil when there
@@ -241,18 +399,23 @@ func (w *world) projectIfAny(r *action.Runner) (*project, error) {
 	return p, nil
 }
 
-func (w *world) judgeSaved(v *action.Values, from string) (smoke.Report, error) {
-	expect := smoke.Expect{Total: v.Int("expect"), Warnings: v.String("warnings")}
+// judgeSaved judges an output that somebody saved, and runs nothing. Where there
+// is a configuration, it says how, for a change that of its base.
+func (w *world) judgeSaved(v *action.Values, r *action.Runner, from string, t *testResults) (smoke.Report, string, error) {
+	p, expect, mode, err := w.expectIfAny(v, r, t)
+	if err != nil {
+		return smoke.Report{}, "", err
+	}
 	format := v.String("format")
-	if format == "" {
-		format = "auto"
+	switch {
+	case format == "" && p != nil:
+		format = p.cfg.Smoke.Format
+	case format == "":
+		format = smoke.Formats()[0]
 	}
 	read, err := smoke.ReaderFor(format)
 	if err != nil {
-		return smoke.Report{}, misused("%v", err)
-	}
-	if expect.Total < 0 {
-		return smoke.Report{}, misused("--expect %d: want 0 or more", expect.Total)
+		return smoke.Report{}, "", misused("%v", err)
 	}
 	const limit = 64<<20 + 1
 	var out []byte
@@ -266,9 +429,10 @@ func (w *world) judgeSaved(v *action.Values, from string) (smoke.Report, error) 
 		}
 	}
 	if err != nil {
-		return smoke.Report{}, err
+		return smoke.Report{}, "", err
 	}
-	return smoke.JudgeOutput(smoke.FromOutput(out, w.now()), read, expect), nil
+	t.output(read, out, expect)
+	return smoke.JudgeOutput(smoke.FromOutput(out, w.now()), read, expect), mode, nil
 }
 
 func (w *world) judgeRun(v *action.Values, r *action.Runner, t *testResults) (smoke.Report, string, error) {
@@ -285,10 +449,8 @@ func (w *world) judgeRun(v *action.Values, r *action.Runner, t *testResults) (sm
 	if v.Given("warnings") || v.Given("format") {
 		return smoke.Report{}, "", misused("--warnings and --format are for a saved output: for a run, %s says them", config.FileName)
 	}
-	if t.files != nil {
-		if err := t.files.Mark(); err != nil {
-			return smoke.Report{}, "", err
-		}
+	if _, err := w.demands(v, p, t); err != nil {
+		return smoke.Report{}, "", err
 	}
 	out, err := r.Untrusted(w.stderr)
 	if err != nil {
@@ -307,31 +469,37 @@ func (w *world) refuseSecrets() error {
 	return nil
 }
 
-// takeBaseConfig replaces the configuration of a change by that of its base: a
-// change must not choose how it is judged. On other events the commit itself is
-// what was merged.
-func (w *world) takeBaseConfig(p *project, r *action.Runner) error {
+// base returns the commit that a change is judged by; zero where none is judged,
+// since on other events the commit itself is what was merged.
+func (w *world) base() (gitrepo.Hash, error) {
 	field := map[string]string{"pull_request": "pull_request.base.sha", "merge_group": "merge_group.base_sha"}[w.getenv("GITHUB_EVENT_NAME")]
+	r := action.NewRunner(w.getenv, io.Discard, w.rand, smokeSpec) // to read the event with
 	if field == "" || !r.InActions() {
-		return nil
+		return gitrepo.Hash{}, nil
 	}
 	e, err := r.Event()
 	if err != nil {
-		return err
+		return gitrepo.Hash{}, err
 	}
 	payload, err := e.Payload()
 	if err != nil {
-		return err
+		return gitrepo.Hash{}, err
 	}
 	base, err := gitrepo.ParseHash(gjson.GetBytes(payload, field).String())
 	if err != nil {
-		return fmt.Errorf("event %s: %s: %w", e.Name, field, err)
+		return gitrepo.Hash{}, fmt.Errorf("event %s: %s: %w", e.Name, field, err)
 	}
-	t, err := p.repo.TreeAt(base)
-	if err != nil {
-		return fmt.Errorf("the base commit, whose configuration judges this change, is not here: %w; check out with fetch-depth: 0", err)
+	return base, nil
+}
+
+// takeBaseConfig replaces the configuration of a change by that of its base: a
+// change must not choose how it is judged.
+func (w *world) takeBaseConfig(p *project, _ *action.Runner) error {
+	base, err := w.base()
+	if err != nil || base.IsZero() {
+		return err
 	}
-	data, err := t.Blob(config.FileName)
+	data, _, err := w.fileOfBase(p, config.FileName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("base %s has no %s to judge this change by: put it on the base branch first, with remembrancer init", base, config.FileName)
 	}
@@ -346,9 +514,36 @@ func (w *world) takeBaseConfig(p *project, r *action.Runner) error {
 }
 
 // smoke runs and judges the configured command, by the reports that it writes if
-// t asks for any. floor can raise the configured number of tests, not lower it.
+// t or the configuration asks for any; or the configured suite in its place.
+// floor can raise the configured number of tests, not lower it.
 func (w *world) smoke(p *project, out io.Writer, floor int, t *testResults) (smoke.Report, error) {
 	c := p.cfg.Smoke
+	expect, err := w.expect(p, floor)
+	if err != nil {
+		return smoke.Report{}, err
+	}
+	switch {
+	case c.Suite != "" && t.files != nil:
+		return smoke.Report{}, misused("--results judges what the smoke command writes, and %s names a suite in its place", config.FileName)
+	case c.Suite != "":
+		report, err := w.suiteReport(p, out, floor, t)
+		if err != nil {
+			return smoke.Report{}, err
+		}
+		t.dir = p.root
+		t.compare(expect)
+		return report.Under(expect), nil
+	case t.files == nil && len(c.Results) > 0:
+		t.dir = p.root
+		if t.files, err = smoke.FindReports(p.root, c.Results); err != nil {
+			return smoke.Report{}, misused("%s: smoke.results: %v", config.FileName, err)
+		}
+	}
+	if t.files != nil {
+		if err := t.files.Mark(); err != nil {
+			return smoke.Report{}, err
+		}
+	}
 	read, err := smoke.ReaderFor(c.Format)
 	if err != nil {
 		return smoke.Report{}, misused("%v", err)
@@ -358,13 +553,11 @@ func (w *world) smoke(p *project, out io.Writer, floor int, t *testResults) (smo
 	if err != nil {
 		return smoke.Report{}, misused("%v", err)
 	}
-	expect := smoke.Expect{Total: max(floor, c.Expect), Warnings: c.Warnings}
 	var report smoke.Report
 	if t.files != nil {
-		found := t.files.Read(x.Started)
-		t.suite = found.Suite
-		report = smoke.JudgeResults(x, found, expect)
+		report = smoke.JudgeResults(x, t.read(x.Started, expect), expect)
 	} else {
+		t.output(read, x.Stdout, expect)
 		report = smoke.JudgeOutput(x, read, expect)
 	}
 	w.nameCommit(p, &report)
@@ -394,8 +587,9 @@ func (w *world) childEnviron() []string {
 	return kept
 }
 
-// handOver writes the report and badges where they were asked for.
-func (w *world) handOver(v *action.Values, r *action.Runner, report smoke.Report, encoded []byte) error {
+// handOver writes the report, the statement, the badges and the list of tests
+// where they were asked for, and gives the outputs.
+func (w *world) handOver(v *action.Values, r *action.Runner, report smoke.Report, t *testResults) error {
 	put := func(path string, data []byte) error {
 		if err := durable.Put(path, data, 0o644); err != nil || !r.InActions() {
 			return err
@@ -403,10 +597,31 @@ func (w *world) handOver(v *action.Values, r *action.Runner, report smoke.Report
 		// What root in a container leaves behind, the runner cannot clean up.
 		return giveToOwnerOf(w.getenv("GITHUB_WORKSPACE"), path)
 	}
+	encoded, err := smoke.EncodeReport(report)
+	if err != nil {
+		return err
+	}
+	outputs := map[string]string{
+		"verdict": report.Verdict.String(), "passed": fmt.Sprint(report.Passed), "total": fmt.Sprint(report.Total), "report-sha256": digest(encoded),
+	}
 	if path := v.String("report"); path != "" {
 		if err := put(w.path(path), encoded); err != nil {
 			return err
 		}
+	}
+	if path := v.String("statement"); path != "" {
+		url, err := runURL(r)
+		if err != nil {
+			return err
+		}
+		statement, err := smoke.Statement(report, smoke.Evidence{Suite: t.suite, IDs: t.ids, Change: t.change, Config: t.config, Files: t.raw, URL: url})
+		if err != nil {
+			return err
+		}
+		if err := put(w.path(path), statement); err != nil {
+			return err
+		}
+		outputs["statement-sha256"] = digest(statement)
 	}
 	if dir := v.String("badge-dir"); dir != "" {
 		for name, data := range map[string][]byte{"badge.json": smoke.Badge(report), "badge.shields.json": smoke.ShieldsBadge(report)} {
@@ -415,7 +630,38 @@ func (w *world) handOver(v *action.Values, r *action.Runner, report smoke.Report
 			}
 		}
 	}
+	switch path := v.String("write-tests"); {
+	case path == "":
+	case report.Verdict != smoke.Pass:
+		w.note("%s is not written: only a run that passes names the tests that must", path)
+	default:
+		tests, err := smoke.NewTests(t.names())
+		if err != nil {
+			return fmt.Errorf(`--write-tests: %w: print the names as "ids" of the SMOKE_JSON line, or let the tests write a report (JUnit, go test -json, TAP)`, err)
+		}
+		if err := put(w.path(path), tests.Bytes()); err != nil {
+			return err
+		}
+		w.note("%s names %d tests; %s demands them when smoke.tests is its path", path, tests.Len(), config.FileName)
+	}
+	for name, value := range outputs {
+		if err := r.SetOutput(name, value); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// runURL returns where a person finds the run; "" without a runner.
+func runURL(r *action.Runner) (string, error) {
+	if !r.InActions() {
+		return "", nil
+	}
+	e, err := r.Event()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s/%s/actions/runs/%d/attempts/%d", e.ServerURL, e.Repository, e.RunID, e.RunAttempt), nil
 }
 
 // path makes a path a person gave relative to the working directory.

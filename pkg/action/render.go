@@ -266,7 +266,10 @@ func manifestHead(b *bytes.Buffer, spec Spec, composite bool, brand Brand) {
 	if brand.Color == "" {
 		brand.Color = "gray-dark"
 	}
-	name := "Remembrancer " + spec.Name
+	name := "Remembrancer"
+	if spec.Name != "remembrancer" { // the action at the root, which is the whole
+		name += " " + spec.Name
+	}
 	if composite {
 		name += " (composite)"
 	}

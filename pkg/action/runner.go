@@ -47,8 +47,9 @@ type Runner struct {
 	spec    Spec
 	gh      *githubactions.Action
 	notes   []annotation
-	stopped bool // an untrusted stream is open: the runner reads no commands
-	full    bool // the summary has had its truncation line
+	stopped bool              // an untrusted stream is open: the runner reads no commands
+	full    bool              // the summary has had its truncation line
+	part    map[string]string // of a Part: its outputs, which the whole decides about
 }
 
 type annotation struct {
@@ -80,6 +81,15 @@ func NewRunner(getenv func(string) string, stdout io.Writer, rand io.Reader, spe
 		getenv: getenv, out: out, rand: rand, spec: spec,
 		gh: githubactions.New(githubactions.WithWriter(out), githubactions.WithGetenv(getenv)),
 	}
+}
+
+// Part returns the Runner of one verb that another carries out as a part of
+// itself. The outputs of the part are not written, but returned by the function:
+// an output that is set twice would be read as whoever reads it likes.
+func (r *Runner) Part(spec Spec) (*Runner, func() map[string]string) {
+	one := NewRunner(r.getenv, r.out, r.rand, spec)
+	one.part = map[string]string{}
+	return one, func() map[string]string { return one.part }
 }
 
 // InActions tells whether a runner of workflows called.
@@ -121,6 +131,10 @@ func (r *Runner) SetOutput(name, value string) error {
 		if c == '\u2028' || c == '\u2029' || c != '\t' && unicode.IsControl(c) {
 			return fmt.Errorf("output %s: value contains %q; outputs are single-line by type", name, c)
 		}
+	}
+	if r.part != nil {
+		r.part[name] = value
+		return nil
 	}
 	path := r.getenv("GITHUB_OUTPUT")
 	if path == "" {

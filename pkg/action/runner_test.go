@@ -514,3 +514,15 @@ func TestAMissingPayloadIsAnError(t *testing.T) {
 	_, err = at("huge", `{"a":"`+strings.Repeat("x", payloadCap)+`"}`).Payload()
 	assert.ErrorContains(t, err, "more than")
 }
+
+func TestOutputsOfAPartAreNotWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "output")
+	env := map[string]string{"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": path}
+	whole := NewRunner(func(k string) string { return env[k] }, io.Discard, strings.NewReader(""), Spec{Verb: "check", Summary: "s"})
+	one, outputs := whole.Part(Spec{Verb: "smoke", Summary: "s", Outputs: []Output{{Name: "verdict", Usage: "u"}}})
+	assert.NilError(t, one.SetOutput("verdict", "pass"))
+	assert.ErrorContains(t, one.SetOutput("verdict", "pa\nss"), "single-line")
+	assert.DeepEqual(t, outputs(), map[string]string{"verdict": "pass"})
+	_, err := os.Stat(path)
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}

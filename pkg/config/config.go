@@ -19,6 +19,25 @@
 //	  timeout: 10m                    # 1s to 6h
 //	  format: auto                    # auto | smoke-json | human
 //	  mode: enforce                   # enforce | advisory
+//	  tests: ""                       # file of test ids, one a line, that must be there and pass
+//	  suite: ""                       # file of declarative tests, run in place of run
+//	  results: []                     # patterns of the reports that the command writes; empty: its output is read
+//	covenants:
+//	  mode: enforce
+//	  required: [integrity]           # covenants, or checks such as proof-chain/genesis, that must be claimed
+//	  build:                          # no default: where it is absent, no build is claimed
+//	    run: [make, build]            # as smoke's
+//	    outputs: ["bin/**"]           # what it makes, compared byte for byte
+//	    timeout: 15m
+//	  lock-files: []                  # must be there and be used; empty: found by what is in the tree
+//	  artifacts: []                   # patterns of what must have digest, signature and timestamp
+//	  hygiene:
+//	    root: []                      # patterns of what may lie at the root; empty: no rule
+//	    max-root: 0                   # most entries at the root; 0: no limit
+//	    max-file: 0                   # most KiB of a file; 0: no limit
+//	    archive: ["archive/**", "docs/releases/**"] # where duplicates and old things may be
+//	    links: ["**/*.md"]            # documents whose links must resolve
+//	  custom: []                      # mappings of name, run and timeout (1m): exit status 0 passes
 //	ledger:
 //	  mode: enforce
 //	publish:
@@ -28,14 +47,20 @@
 //	  commit-mode: git                # git | api
 //	  author: Remembrancer Bot <bot@vaultmesh.org>
 //	  workflow: .github/workflows/covenant-enforce.yml
+//	enforce:
+//	  checks: [smoke-test, covenant-validation, merkle-integrity, covenant-guard]
+//	  app: 15368                      # the App that must post them (15368 is GitHub Actions); 0: any source, which anybody can forge
+//	  publisher-app: 0                # the App that publishes, and may pass the rules; 0: none
+//	  reviews: 1                      # approvals a change needs, by code owners; 0 to 10
 //	paths:
 //	  docs: docs/REMEMBRANCER.md
 //	  ops: ops
 //	  gate-owned: [".github/**", "ops/**", "remembrancer.yaml", "SMOKE_TEST.sh"]
 //
-// Paths are relative to the repository's root, with forward slashes. In
-// gate-owned an element is a path.Match pattern, and the element ** stands for
-// any number of elements.
+// Paths are relative to the repository's root, with forward slashes. In a
+// pattern each element is one of path.Match, and the element ** stands for any
+// number of elements. The covenants are integrity, reproducibility, federation,
+// proof-chain, hygiene and custom.
 package config
 
 import (
@@ -56,11 +81,13 @@ const (
 type Config struct {
 	// Origin names the log, as a URL without a scheme. Empty when the file
 	// does not say.
-	Origin  string
-	Smoke   Smoke
-	Ledger  Ledger
-	Publish Publish
-	Paths   Paths
+	Origin    string
+	Smoke     Smoke
+	Covenants Covenants
+	Ledger    Ledger
+	Publish   Publish
+	Enforce   Rules
+	Paths     Paths
 }
 
 // Smoke says how the smoke command is run and judged.
@@ -71,6 +98,47 @@ type Smoke struct {
 	Timeout  time.Duration // 1 s to 6 h
 	Format   string        // "auto", "smoke-json" or "human"
 	Mode     string        // Enforce or Advisory
+	Tests    string        // file of the ids of tests that must pass; empty: none are named
+	Suite    string        // file of declarative tests, run in place of Run; empty: none
+	Results  []string      // patterns of the reports that Run writes; empty: its output is read
+}
+
+// covenantNames are the covenants that can be required.
+var covenantNames = []string{"integrity", "reproducibility", "federation", "proof-chain", "hygiene", "custom"}
+
+// Covenants says what the repository claims of itself, and what it must claim.
+type Covenants struct {
+	Mode      string   // Enforce or Advisory
+	Required  []string // covenants, or checks as covenant/check; never empty
+	Build     Build
+	LockFiles []string // paths; empty: found by what is in the tree
+	Artifacts []string // patterns
+	Hygiene   Hygiene
+	Custom    []Custom // names are unique
+}
+
+// Build is the build that is made twice and compared. Without a command none is
+// claimed.
+type Build struct {
+	Run     Command
+	Outputs []string      // patterns; at least one where there is a command
+	Timeout time.Duration // 1 s to 6 h, for each of the two
+}
+
+// Hygiene says what a tidy tree is.
+type Hygiene struct {
+	Root    []string // patterns of what may lie at the root; empty: no rule
+	MaxRoot int      // most entries at the root; 0: no limit
+	MaxFile int      // most KiB of a file; 0: no limit
+	Archive []string // patterns of where duplicates and old things may be
+	Links   []string // patterns of documents whose links must resolve
+}
+
+// Custom is a check of the user's own: a command that passes with exit status 0.
+type Custom struct {
+	Name    string // small letters, digits and hyphens
+	Run     Command
+	Timeout time.Duration // 1 s to 6 h
 }
 
 // Command is exactly one of a list of words and a shell line.
@@ -78,6 +146,9 @@ type Command struct {
 	Argv  []string
 	Shell string
 }
+
+// None says that no command is given.
+func (c Command) None() bool { return len(c.Argv) == 0 && c.Shell == "" }
 
 // Ledger says how the audit of the ledger ends.
 type Ledger struct {
@@ -100,6 +171,14 @@ type Author struct{ Name, Email string }
 // String returns the author as git writes one: Name <mail>.
 func (a Author) String() string { return a.Name + " <" + a.Email + ">" }
 
+// Rules says what the forge is made to demand of a change.
+type Rules struct {
+	Checks       []string // names of the required checks; none: nothing is required, and nothing bypassed
+	App          int64    // the App that must post them; 0: any source
+	PublisherApp int64    // the App whose publisher may pass the rules; 0: none
+	Reviews      int      // approvals by code owners, 0 to 10
+}
+
 // Paths says where things are in the repository.
 type Paths struct {
 	Docs      string   // the file that holds the root line
@@ -117,6 +196,15 @@ func Default() Config {
 			Format:   "auto",
 			Mode:     Enforce,
 		},
+		Covenants: Covenants{
+			Mode:     Enforce,
+			Required: []string{"integrity"},
+			Build:    Build{Timeout: 15 * time.Minute},
+			Hygiene: Hygiene{
+				Archive: []string{"archive/**", "docs/releases/**"},
+				Links:   []string{"**/*.md"},
+			},
+		},
 		Ledger: Ledger{Mode: Enforce},
 		Publish: Publish{
 			Branch:      "main",
@@ -124,6 +212,11 @@ func Default() Config {
 			CommitMode:  "git",
 			Author:      Author{Name: "Remembrancer Bot", Email: "bot@vaultmesh.org"},
 			Workflow:    ".github/workflows/covenant-enforce.yml",
+		},
+		Enforce: Rules{
+			Checks:  []string{"smoke-test", "covenant-validation", "merkle-integrity", "covenant-guard"},
+			App:     15368, // GitHub Actions
+			Reviews: 1,
 		},
 		Paths: Paths{
 			Docs:      "docs/REMEMBRANCER.md",

@@ -29,6 +29,21 @@ smoke:
   timeout: 1h30m
   format: smoke-json
   mode: advisory
+  tests: ops/tests.txt
+  suite: smoke.yaml
+  results: ["out/**/*.xml", report.json]
+covenants:
+  mode: advisory
+  required: [hygiene, proof-chain/genesis]
+  build: {run: make build, outputs: ["bin/**"], timeout: 1m}
+  lock-files: [go.sum]
+  artifacts: ["dist/*"]
+  hygiene: {root: ["*.md"], max-root: 30, max-file: 512, archive: [], links: [README.md]}
+  custom:
+    - name: licence-headers
+      run: [./check, -v]
+      timeout: 2m
+    - {name: spelling, run: "aspell < README.md"}
 ledger: {mode: advisory}
 publish:
   branch: trunk
@@ -37,6 +52,7 @@ publish:
   commit-mode: api
   author: A. B. <a@b.example>
   workflow: .github/workflows/ci.yaml
+enforce: {checks: [build], app: 0, publisher-app: 77, reviews: 2}
 paths:
   docs: docs/M.md
   ops: deep/ops
@@ -46,10 +62,24 @@ paths:
 `))
 	assert.NilError(t, err)
 	assert.DeepEqual(t, got, Config{
-		Origin:  "github.com/owner/name",
-		Smoke:   Smoke{Run: Command{Shell: "make smoke && echo ok"}, Expect: 27, Warnings: "allow", Timeout: 90 * time.Minute, Format: "smoke-json", Mode: Advisory},
+		Origin: "github.com/owner/name",
+		Smoke: Smoke{
+			Run: Command{Shell: "make smoke && echo ok"}, Expect: 27, Warnings: "allow", Timeout: 90 * time.Minute, Format: "smoke-json", Mode: Advisory,
+			Tests: "ops/tests.txt", Suite: "smoke.yaml", Results: []string{"out/**/*.xml", "report.json"},
+		},
+		Covenants: Covenants{
+			Mode: Advisory, Required: []string{"hygiene", "proof-chain/genesis"},
+			Build:     Build{Run: Command{Shell: "make build"}, Outputs: []string{"bin/**"}, Timeout: time.Minute},
+			LockFiles: []string{"go.sum"}, Artifacts: []string{"dist/*"},
+			Hygiene: Hygiene{Root: []string{"*.md"}, MaxRoot: 30, MaxFile: 512, Links: []string{"README.md"}},
+			Custom: []Custom{
+				{Name: "licence-headers", Run: Command{Argv: []string{"./check", "-v"}}, Timeout: 2 * time.Minute},
+				{Name: "spelling", Run: Command{Shell: "aspell < README.md"}, Timeout: time.Minute},
+			},
+		},
 		Ledger:  Ledger{Mode: Advisory},
 		Publish: Publish{Branch: "trunk", ClaimBranch: "r/claim", PublishRef: "ledger", CommitMode: "api", Author: Author{"A. B.", "a@b.example"}, Workflow: ".github/workflows/ci.yaml"},
+		Enforce: Rules{Checks: []string{"build"}, PublisherApp: 77, Reviews: 2},
 		Paths:   Paths{Docs: "docs/M.md", Ops: "deep/ops", GateOwned: []string{"**/*.sh", "ops/**"}},
 	})
 }
@@ -57,11 +87,11 @@ paths:
 func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 	const v = "version: 1\n"
 	for _, tc := range []struct{ name, file, err string }{
-		{"unknown key", v + "smoke:\n  expct: 27\n", `r.yaml:3: unknown key "expct"; did you mean "expect"? known keys: run, expect, warnings, timeout, format, mode`},
-		{"unknown key, swapped letters", v + "pulbish: {}\n", `r.yaml:2: unknown key "pulbish"; did you mean "publish"? known keys: version, origin, smoke, ledger, publish, paths`},
+		{"unknown key", v + "smoke:\n  expct: 27\n", `r.yaml:3: unknown key "expct"; did you mean "expect"? known keys: run, expect, warnings, timeout, format, mode, tests, suite, results`},
+		{"unknown key, swapped letters", v + "pulbish: {}\n", `r.yaml:2: unknown key "pulbish"; did you mean "publish"? known keys: version, origin, smoke, covenants, ledger, publish, enforce, paths`},
 		{"unknown key, underscore", v + "paths: {gate_owned: [a]}\n", `r.yaml:2: unknown key "gate_owned"; did you mean "gate-owned"? known keys: docs, ops, gate-owned`},
 		{"unknown key, nothing near", v + "ledger: {threshold: 1}\n", `r.yaml:2: unknown key "threshold"; known keys: mode`},
-		{"key of a section at the top", v + "expect: 27\n", `r.yaml:2: unknown key "expect"; known keys: version, origin, smoke, ledger, publish, paths`},
+		{"key of a section at the top", v + "expect: 27\n", `r.yaml:2: unknown key "expect"; known keys: version, origin, smoke, covenants, ledger, publish, enforce, paths`},
 		{"repeated key", v + "smoke:\n  expect: 27\n  mode: enforce\n  expect: 1\n", `r.yaml:5: key "expect" is given twice, first on line 3`},
 		{"repeated section", v + "smoke: {expect: 27}\nsmoke: {expect: 1}\n", `r.yaml:3: key "smoke" is given twice, first on line 2`},
 		{"all mistakes at once", "version: 2\nsmoke:\n  expect: -1\n  mode: off\n", "r.yaml:1: version: found 2, wanted 1\nr.yaml:3: expect: found -1, wanted a whole number such as 27\nr.yaml:4: mode: found \"off\", wanted enforce, advisory"},
@@ -70,7 +100,7 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 		{"comments only", "# nothing\n", `r.yaml: the file is empty, wanted at least "version: 1"`},
 		{"no version", "smoke: {expect: 1}\n", `r.yaml: version is missing, wanted "version: 1"`},
 		{"version as text", "version: '1'\n", `r.yaml:1: version: found the text "1", wanted a whole number such as 27`},
-		{"a list", "- version\n", `r.yaml:1: the file: found a list, wanted a mapping with keys of version, origin, smoke, ledger, publish, paths`},
+		{"a list", "- version\n", `r.yaml:1: the file: found a list, wanted a mapping with keys of version, origin, smoke, covenants, ledger, publish, enforce, paths`},
 		{"two documents", v + "---\n" + v, `r.yaml:2: found a second document, wanted one`},
 		{"anchor", v + "smoke: &a {expect: 1}\n", `r.yaml:2: found the anchor "a", wanted the value alone`},
 		{"alias", v + "smoke: {mode: &m enforce}\nledger: {mode: *m}\n", "r.yaml:2: found the anchor \"m\", wanted the value alone\nr.yaml:3: found an alias, wanted the value itself"},
@@ -84,8 +114,8 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 		{"not UTF-8", v + "# \xff\n", `r.yaml:2: not UTF-8`},
 		{"too long", v + strings.Repeat("#\n", maxFile/2), `r.yaml: 65547 bytes, wanted at most 65536`},
 		{"not YAML", v + "smoke: [\n", `r.yaml:2: not YAML: did not find expected node content`},
-		{"number as a key", v + "1: a\n", `r.yaml:2: found 1 as a key; known keys: version, origin, smoke, ledger, publish, paths`},
-		{"empty section", v + "smoke:\n", `r.yaml:2: smoke: found nothing, wanted a mapping with keys of run, expect, warnings, timeout, format, mode`},
+		{"number as a key", v + "1: a\n", `r.yaml:2: found 1 as a key; known keys: version, origin, smoke, covenants, ledger, publish, enforce, paths`},
+		{"empty section", v + "smoke:\n", `r.yaml:2: smoke: found nothing, wanted a mapping with keys of run, expect, warnings, timeout, format, mode, tests, suite, results`},
 
 		{"text for a number", v + "smoke: {expect: many}\n", `r.yaml:2: expect: found the text "many", wanted a whole number such as 27`},
 		{"hexadecimal", v + "smoke: {expect: 0x1b}\n", `r.yaml:2: expect: found 0x1b, wanted a whole number such as 27`},
@@ -120,6 +150,24 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 		{"path outside", v + "paths: {ops: ../ops}\n", `r.yaml:2: ops: found "../ops", wanted a path inside the repository, such as docs/REMEMBRANCER.md, without ".."`},
 		{"no gate-owned paths", v + "paths: {gate-owned: []}\n", `r.yaml:2: gate-owned: found an empty list, wanted a list of at least one entry`},
 		{"bad pattern", v + "paths: {gate-owned: ['ops/[']}\n", `r.yaml:2: gate-owned: found "ops/[", wanted a pattern inside the repository, such as ops/** or SMOKE_TEST.sh`},
+		{"build without outputs", v + "covenants:\n  build: {run: make}\n", `r.yaml:3: build: run or outputs is missing, wanted both`},
+		{"build of nothing", v + "covenants:\n  build: {}\n", `r.yaml:3: build: run or outputs is missing, wanted both`},
+		{"build of no outputs", v + "covenants:\n  build: {run: make, outputs: []}\n", `r.yaml:3: outputs: found an empty list, wanted a list of at least one entry`},
+		{"build key", v + "covenants: {build: {output: a}}\n", `r.yaml:2: unknown key "output"; did you mean "outputs"? known keys: run, outputs, timeout`},
+		{"nothing required", v + "covenants: {required: []}\n", `r.yaml:2: required: found an empty list, wanted a list of at least one entry`},
+		{"required covenant", v + "covenants: {required: [truth]}\n", `r.yaml:2: required: found "truth", wanted integrity, reproducibility, federation, proof-chain, hygiene, custom, or a check of one, such as proof-chain/genesis`},
+		{"required check", v + "covenants: {required: [hygiene/]}\n", `r.yaml:2: required: found "hygiene/", wanted integrity, reproducibility, federation, proof-chain, hygiene, custom, or a check of one, such as proof-chain/genesis`},
+		{"text for a list", v + "covenants: {artifacts: dist}\n", `r.yaml:2: artifacts: found the text "dist", wanted a list`},
+		{"hygiene key", v + "covenants: {hygiene: {max-files: 1}}\n", `r.yaml:2: unknown key "max-files"; did you mean "max-file"? known keys: root, max-root, max-file, archive, links`},
+		{"custom without name", v + "covenants:\n  custom:\n    - {run: a}\n", `r.yaml:4: custom: name or run is missing, wanted both`},
+		{"custom without command", v + "covenants:\n  custom:\n    - {name: a}\n", `r.yaml:4: custom: name or run is missing, wanted both`},
+		{"custom name", v + "covenants: {custom: [{name: A b, run: a}]}\n", `r.yaml:2: name: found "A b", wanted a name of small letters, digits and hyphens, such as licence-headers`},
+		{"custom twice", v + "covenants:\n  custom:\n    - {name: a, run: a}\n    - {name: a, run: b}\n", `r.yaml:5: custom: the name "a" is given twice, first on line 4`},
+		{"custom word", v + "covenants: {custom: [a]}\n", `r.yaml:2: custom: found the text "a", wanted a mapping with keys of name, run, timeout`},
+		{"check name", v + "enforce: {checks: [' a']}\n", `r.yaml:2: checks: found " a", wanted the name of a check, such as smoke-test`},
+		{"app name", v + "enforce: {app: github-actions}\n", `r.yaml:2: app: found the text "github-actions", wanted a whole number such as 27`},
+		{"reviews", v + "enforce: {reviews: 11}\n", `r.yaml:2: reviews: found 11, wanted 0 to 10`},
+		{"suite outside", v + "smoke: {suite: /tmp/x}\n", `r.yaml:2: suite: found "/tmp/x", wanted a path inside the repository, such as docs/REMEMBRANCER.md, without ".."`},
 		{"glued stars", v + "paths: {gate-owned: [ops/a**]}\n", `r.yaml:2: gate-owned: found "ops/a**", wanted a pattern inside the repository, such as ops/** or SMOKE_TEST.sh; ** stands alone between slashes`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -212,7 +260,7 @@ func TestWhatIsRenderedReadsBackTheSame(t *testing.T) {
 		} else {
 			c.Smoke.Run = Command{Argv: append([]string{"a"}, rapid.SliceOfN(text(wantWord), 0, 3).Draw(t, "argv")...)}
 		}
-		c.Smoke.Expect = rapid.IntRange(0, maxExpect).Draw(t, "expect")
+		c.Smoke.Expect = rapid.IntRange(0, maxCount).Draw(t, "expect")
 		c.Smoke.Warnings = rapid.SampledFrom([]string{"fail", "allow"}).Draw(t, "warnings")
 		c.Smoke.Timeout = time.Duration(rapid.Int64Range(int64(minTimeout), int64(maxTimeout)).Draw(t, "timeout"))
 		if rapid.Bool().Draw(t, "whole") {
@@ -226,6 +274,23 @@ func TestWhatIsRenderedReadsBackTheSame(t *testing.T) {
 		c.Publish.Author.Name = rapid.SampledFrom([]string{"A", "null", "A: B #c", `"q"`, "- a", "Zoë"}).Draw(t, "author")
 		c.Paths.Ops = text(wantPath).Draw(t, "ops")
 		c.Paths.GateOwned = rapid.SliceOfN(text(wantPattern), 1, 3).Draw(t, "gate-owned")
+		some := func(w want, name string) []string {
+			return append([]string(nil), rapid.SliceOfN(text(w), 0, 2).Draw(t, name)...)
+		}
+		c.Smoke.Tests, c.Smoke.Suite = text(orEmpty(wantPath)).Draw(t, "tests"), text(orEmpty(wantPath)).Draw(t, "suite")
+		c.Smoke.Results = some(wantPattern, "results")
+		c.Covenants.LockFiles, c.Covenants.Artifacts = some(wantPath, "lock-files"), some(wantPattern, "artifacts")
+		c.Covenants.Required = rapid.SliceOfN(rapid.SampledFrom([]string{"integrity", "custom", "custom/1", "proof-chain/genesis"}), 1, 3).Draw(t, "required")
+		if rapid.Bool().Draw(t, "build") {
+			c.Covenants.Build = Build{Command{Shell: text(wantShell).Draw(t, "build line")}, []string{text(wantPattern).Draw(t, "outputs")}, time.Second}
+		}
+		c.Covenants.Hygiene = Hygiene{some(wantPattern, "root"), rapid.IntRange(0, 3).Draw(t, "max-root"), rapid.IntRange(0, maxCount).Draw(t, "max-file"), some(wantPattern, "archive"), some(wantPattern, "links")}
+		for i := range rapid.IntRange(0, 2).Draw(t, "custom") {
+			c.Covenants.Custom = append(c.Covenants.Custom, Custom{string(rune('0' + i)), Command{Argv: []string{"a", text(wantWord).Draw(t, "custom word")}}, time.Second})
+		}
+		c.Enforce.Checks = some(wantCheckName, "checks")
+		c.Enforce.App, c.Enforce.PublisherApp = rapid.Int64Range(0, 1<<31-1).Draw(t, "app"), rapid.Int64Range(0, 3).Draw(t, "publisher-app")
+		c.Enforce.Reviews = rapid.IntRange(0, maxReviews).Draw(t, "reviews")
 		file := Render(c)
 		got, err := Parse(FileName, file)
 		assert.NilError(t, err, "%s", file)

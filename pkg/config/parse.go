@@ -20,7 +20,8 @@ import (
 
 const (
 	maxFile    = 64 << 10 // bytes
-	maxExpect  = 1_000_000
+	maxCount   = 1_000_000
+	maxReviews = 10 // GitHub's own limit
 	minTimeout = time.Second
 	maxTimeout = 6 * time.Hour
 	maxErrors  = 10 // shown at once
@@ -128,17 +129,41 @@ func (p *parser) file(n *yaml.Node, c *Config) {
 		{"origin", p.text(&c.Origin, orEmpty(wantOrigin))},
 		{"smoke", p.section([]field{
 			{"run", p.command(&c.Smoke.Run)},
-			{"expect", func(key string, n *yaml.Node) {
-				if v, ok := p.number(key, n); ok && v > maxExpect {
-					p.fail(n.Line, "expect: found %d, wanted 0 to %d", v, maxExpect)
-				} else if ok {
-					c.Smoke.Expect = v
-				}
-			}},
+			{"expect", p.atMost(&c.Smoke.Expect, maxCount)},
 			{"warnings", p.text(&c.Smoke.Warnings, wantOneOf("fail", "allow"))},
 			{"timeout", p.duration(&c.Smoke.Timeout)},
 			{"format", p.text(&c.Smoke.Format, wantOneOf("auto", "smoke-json", "human"))},
 			{"mode", p.text(&c.Smoke.Mode, wantOneOf(Enforce, Advisory))},
+			{"tests", p.text(&c.Smoke.Tests, orEmpty(wantPath))},
+			{"suite", p.text(&c.Smoke.Suite, orEmpty(wantPath))},
+			{"results", p.texts(&c.Smoke.Results, 0, wantPattern)},
+		})},
+		{"covenants", p.section([]field{
+			{"mode", p.text(&c.Covenants.Mode, wantOneOf(Enforce, Advisory))},
+			{"required", p.texts(&c.Covenants.Required, 1, wantClaim)},
+			{"build", func(key string, n *yaml.Node) {
+				b, before := &c.Covenants.Build, len(p.errs)
+				p.mapping(key, n, []field{
+					{"run", p.command(&b.Run)},
+					{"outputs", p.texts(&b.Outputs, 1, wantPattern)},
+					{"timeout", p.duration(&b.Timeout)},
+				})
+				// A build without a command or without outputs would compare
+				// nothing and find no difference.
+				if len(p.errs) == before && (b.Run.None() || len(b.Outputs) == 0) {
+					p.fail(n.Line, "%s: run or outputs is missing, wanted both", key)
+				}
+			}},
+			{"lock-files", p.texts(&c.Covenants.LockFiles, 0, wantPath)},
+			{"artifacts", p.texts(&c.Covenants.Artifacts, 0, wantPattern)},
+			{"hygiene", p.section([]field{
+				{"root", p.texts(&c.Covenants.Hygiene.Root, 0, wantPattern)},
+				{"max-root", p.atMost(&c.Covenants.Hygiene.MaxRoot, maxCount)},
+				{"max-file", p.atMost(&c.Covenants.Hygiene.MaxFile, maxCount)},
+				{"archive", p.texts(&c.Covenants.Hygiene.Archive, 0, wantPattern)},
+				{"links", p.texts(&c.Covenants.Hygiene.Links, 0, wantPattern)},
+			})},
+			{"custom", p.custom(&c.Covenants.Custom)},
 		})},
 		{"ledger", p.section([]field{
 			{"mode", p.text(&c.Ledger.Mode, wantOneOf(Enforce, Advisory))},
@@ -157,14 +182,16 @@ func (p *parser) file(n *yaml.Node, c *Config) {
 			}},
 			{"workflow", p.text(&c.Publish.Workflow, wantWorkflow)},
 		})},
+		{"enforce", p.section([]field{
+			{"checks", p.texts(&c.Enforce.Checks, 0, wantCheckName)},
+			{"app", p.app(&c.Enforce.App)},
+			{"publisher-app", p.app(&c.Enforce.PublisherApp)},
+			{"reviews", p.atMost(&c.Enforce.Reviews, maxReviews)},
+		})},
 		{"paths", p.section([]field{
 			{"docs", p.text(&c.Paths.Docs, wantPath)},
 			{"ops", p.text(&c.Paths.Ops, wantPath)},
-			{"gate-owned", func(key string, n *yaml.Node) {
-				if list, ok := p.list(key, n, wantPattern); ok {
-					c.Paths.GateOwned = list
-				}
-			}},
+			{"gate-owned", p.texts(&c.Paths.GateOwned, 1, wantPattern)},
 		})},
 	})
 	if len(p.errs) > 0 {
@@ -300,6 +327,25 @@ func (p *parser) number(key string, n *yaml.Node) (int, bool) {
 	return int(v), true
 }
 
+func (p *parser) atMost(into *int, most int) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		if v, ok := p.number(key, n); ok && v > most {
+			p.fail(n.Line, "%s: found %d, wanted 0 to %d", key, v, most)
+		} else if ok {
+			*into = v
+		}
+	}
+}
+
+// app reads the number of a GitHub App; 0 names none.
+func (p *parser) app(into *int64) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		if v, ok := p.number(key, n); ok {
+			*into = int64(v)
+		}
+	}
+}
+
 // A want judges a text: it returns what would have been right, or "".
 type want func(string) string
 
@@ -325,33 +371,84 @@ func (p *parser) branch(into *string, w want) func(string, *yaml.Node) {
 	}
 }
 
-func (p *parser) list(key string, n *yaml.Node, w want) ([]string, bool) {
+// sequence returns the elements of a list of at least so many (0 or 1).
+func (p *parser) sequence(key string, n *yaml.Node, least int) ([]*yaml.Node, bool) {
 	if !p.plain(n) {
 		return nil, false
 	}
-	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
-		found := describe(n)
-		if n.Kind == yaml.SequenceNode {
-			found = "an empty list"
+	if n.Kind == yaml.SequenceNode && len(n.Content) >= least {
+		return n.Content, true
+	}
+	found, wanted := describe(n), "a list"
+	if n.Kind == yaml.SequenceNode {
+		found = "an empty list"
+	}
+	if least > 0 {
+		wanted = "a list of at least one entry"
+	}
+	p.fail(n.Line, "%s: found %s, wanted %s", key, found, wanted)
+	return nil, false
+}
+
+// texts reads a list of texts; an empty one is nil.
+func (p *parser) texts(into *[]string, least int, w want) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		elements, ok := p.sequence(key, n, least)
+		if !ok {
+			return
 		}
-		p.fail(n.Line, "%s: found %s, wanted a list of at least one entry", key, found)
-		return nil, false
+		var list []string
+		before := len(p.errs)
+		for _, e := range elements {
+			var s string
+			p.text(&s, w)(key, e)
+			list = append(list, s)
+		}
+		if len(p.errs) == before {
+			*into = list
+		}
 	}
-	list := make([]string, len(n.Content))
-	before := len(p.errs)
-	for i, e := range n.Content {
-		p.text(&list[i], w)(key, e)
+}
+
+// custom reads the user's own checks: mappings of name, run and timeout.
+func (p *parser) custom(into *[]Custom) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		elements, ok := p.sequence(key, n, 0)
+		if !ok {
+			return
+		}
+		var list []Custom
+		first := map[string]int{}
+		for _, e := range elements {
+			c, before := Custom{Timeout: time.Minute}, len(p.errs)
+			p.mapping(key, e, []field{
+				{"name", p.text(&c.Name, wantName)},
+				{"run", p.command(&c.Run)},
+				{"timeout", p.duration(&c.Timeout)},
+			})
+			line := first[c.Name]
+			switch {
+			case len(p.errs) > before:
+			case c.Name == "" || c.Run.None():
+				p.fail(e.Line, "%s: name or run is missing, wanted both", key)
+			case line > 0:
+				p.fail(e.Line, "%s: the name %q is given twice, first on line %d", key, c.Name, line)
+			}
+			first[c.Name] = e.Line
+			list = append(list, c)
+		}
+		*into = list
 	}
-	return list, len(p.errs) == before
 }
 
 func (p *parser) command(into *Command) func(string, *yaml.Node) {
 	return func(key string, n *yaml.Node) {
 		if n.Kind == yaml.SequenceNode {
-			argv, ok := p.list(key, n, wantWord)
-			if ok && argv[0] == "" {
+			var argv []string
+			p.texts(&argv, 1, wantWord)(key, n)
+			if argv != nil && argv[0] == "" {
 				p.fail(n.Line, "%s: the first word is empty, wanted a program", key)
-			} else if ok {
+			} else if argv != nil {
 				*into = Command{Argv: argv}
 			}
 			return
@@ -478,6 +575,33 @@ func wantPattern(s string) string {
 		}
 	}
 	return ""
+}
+
+var smallName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+func wantName(s string) string {
+	if smallName.MatchString(s) {
+		return ""
+	}
+	return "a name of small letters, digits and hyphens, such as licence-headers"
+}
+
+// wantClaim accepts a covenant and a check of one. Which checks there are is
+// known to those who judge: a required check that nobody makes is no pass.
+func wantClaim(s string) string {
+	covenant, check, one := strings.Cut(s, "/")
+	if slices.Contains(covenantNames, covenant) && (!one || smallName.MatchString(check)) {
+		return ""
+	}
+	return strings.Join(covenantNames, ", ") + ", or a check of one, such as proof-chain/genesis"
+}
+
+// wantCheckName: GitHub shows the name of a check on one line.
+func wantCheckName(s string) string {
+	if s != "" && len(s) <= 100 && strings.TrimSpace(s) == s && printable(s, "") {
+		return ""
+	}
+	return "the name of a check, such as smoke-test"
 }
 
 func wantWord(s string) string {

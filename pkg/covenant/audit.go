@@ -28,6 +28,21 @@
 //  11. no two paths fold to one name, and no attribute touches the folders
 //  12. paths that the gate owns are unchanged, or their change was approved
 //  13. no reserved kind of receipt is added
+//
+// [Report.Checks] gives them in the words of all judges, as integrity/paths to
+// integrity/reserved-kinds. Check 7 is there twice, as integrity/root-line and
+// integrity/badge.
+//
+// # Further evidence
+//
+//   - [Documents]: what documents say of the root and of the tests is true
+//   - [Federation]: merging is deterministic, and what was merged is verified
+//   - [Artifacts] and [Genesis]: digest, signature and timestamp of what is named
+//
+// # Waivers
+//
+// A [Waiver] is a signed and expiring receipt by which a trust anchor lets one
+// failed check pass. What keeps the ledger honest cannot be waived.
 package covenant
 
 import (
@@ -46,20 +61,14 @@ import (
 	"time"
 
 	"github.com/vaultmesh/remembrancer/pkg/checkpoint"
+	"github.com/vaultmesh/remembrancer/pkg/judge"
 	"github.com/vaultmesh/remembrancer/pkg/ledger"
 	"github.com/vaultmesh/remembrancer/pkg/openpgp"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
 
-// Tree is a commit's tree. A blob that is named but not at hand must be an
-// error that is not fs.ErrNotExist.
-type Tree interface {
-	// Blob returns a file's content; an absent path is fs.ErrNotExist.
-	Blob(path string) ([]byte, error)
-	// Walk visits every file below a folder ("" is the whole tree) with its mode
-	// (regular, symlink, or irregular for a submodule) and an id of its content.
-	Walk(folder string, fn func(path string, mode fs.FileMode, id string) error) error
-}
+// Tree is a commit's tree.
+type Tree = judge.Tree
 
 // Layout says where a repository keeps its evidence.
 type Layout struct {
@@ -123,6 +132,7 @@ type Finding struct {
 // Report is the outcome of an audit or of the change checks.
 type Report struct {
 	Findings []Finding
+	checks   []judge.Check // the same, for judges
 	// What the audit read on its way, for those who go on with it. Checkpoint is
 	// the zero value for a log that was not begun.
 	Checkpoint checkpoint.Verified
@@ -159,6 +169,11 @@ func (r *Report) Failures() []Finding {
 }
 
 func (r *Report) add(check int, name string, detail string, err error, evidence ...string) {
+	r.find(check, name, detail, err, evidence...)
+	r.check(claims[check], detail, err, evidence...)
+}
+
+func (r *Report) find(check int, name string, detail string, err error, evidence ...string) {
 	f := Finding{Check: check, Name: name, Detail: detail, status: Pass}
 	var unread unreadable
 	switch {
@@ -170,6 +185,66 @@ func (r *Report) add(check int, name string, detail string, err error, evidence 
 	f.Status = f.status.String()
 	r.Findings = append(r.Findings, f)
 }
+
+// addIndex adds check 7, which is two claims.
+func (r *Report) addIndex(l Layout, root, badge error) {
+	err := root
+	if err == nil {
+		err = badge
+	}
+	r.find(7, checkIndex, l.Docs+" states the root", err)
+	r.check(claims[7], l.Docs+" states the root", root)
+	r.check(badgeClaim, "it is what the last admitted verdict makes it", badge)
+}
+
+func (r *Report) check(c claim, detail string, err error, evidence ...string) {
+	var unread unreadable
+	switch {
+	case errors.As(err, &unread):
+		r.checks = append(r.checks, judge.Unjudged(c.id, c.text, err))
+	case err != nil:
+		r.checks = append(r.checks, judge.Check{ID: c.id, Claim: c.text, Status: judge.Fail, Detail: err.Error(), Evidence: evidence})
+	default:
+		r.checks = append(r.checks, judge.Judged(c.id, c.text, detail))
+	}
+}
+
+// Checks returns the findings in the words of all judges.
+func (r *Report) Checks() []judge.Check { return slices.Clone(r.checks) }
+
+// unread says why the entries are not those of a ledger, nil when they are: its
+// checkpoint verifies, and every line under it is one of its issuer's.
+func (r *Report) unread() error {
+	for _, n := range []int{2, 3, 4, 5} {
+		if !slices.ContainsFunc(r.checks, func(c judge.Check) bool { return c.ID == claims[n].id && c.Status == judge.Pass }) {
+			return fmt.Errorf("not judged: there is no sound ledger to judge by; see %s", claims[n].id)
+		}
+	}
+	return nil
+}
+
+// claim is what a check is called, and what holds when it passes.
+type claim struct{ id, text string }
+
+// claims are the checks by their numbers. Their ids are stable: configurations
+// and waivers name them.
+var claims = map[int]claim{
+	1:  {"integrity/paths", "ledger and receipts hold only regular files in their places"},
+	2:  {"integrity/checkpoint", "the checkpoint verifies under the log policy"},
+	3:  {"integrity/entries", "the entries hash to the checkpoint's root"},
+	4:  {"integrity/lines", "every line is canonical, and no signature comes twice"},
+	5:  {"integrity/signatures", "every receipt is signed by its trusted issuer"},
+	6:  {"integrity/receipt-files", "every sequenced receipt file is there and unchanged"},
+	7:  {"integrity/root-line", "the index document states the root, once"},
+	8:  {"integrity/append-only", "the log only ever grew"},
+	9:  {"integrity/ledger-unchanged", "ledger, root line, status and trust anchors equal the base's"},
+	10: {"integrity/receipts-only-added", "receipts are only added"},
+	11: {"integrity/names-and-attributes", "no names fold together, and no attribute touches the evidence"},
+	12: {"integrity/gate-owned", "what decides the gates is unchanged, or approved by a code owner"},
+	13: {"integrity/reserved-kinds", "no receipt of a kind is added that only trusted jobs issue"},
+}
+
+var badgeClaim = claim{"integrity/badge", "the badge is what the last admitted verdict makes it"}
 
 // unreadable marks evidence that could not be read: nothing is known about it.
 type unreadable struct{ error }
@@ -288,9 +363,12 @@ func Audit(t Tree, opts Options) *Report {
 		r.add(2, checkCheckpoint, fmt.Sprintf("size %d, root %x, signed for %s", body.Size, body.Root[:], body.Origin), nil)
 	}
 	if err != nil {
-		for i, name := range []string{checkRehash, checkLines, checkSignatures, checkReceipts, checkIndex, checkExtends} {
-			r.add(3+i, name, "", unreadable{errors.New("not judged: there is no verified checkpoint to judge by")})
+		unjudged := unreadable{errors.New("not judged: there is no verified checkpoint to judge by")}
+		for i, name := range []string{checkRehash, checkLines, checkSignatures, checkReceipts} {
+			r.add(3+i, name, "", unjudged)
 		}
+		r.addIndex(l, unjudged, unjudged)
+		r.add(8, checkExtends, "", unjudged)
 		return r
 	}
 
@@ -319,7 +397,7 @@ func Audit(t Tree, opts Options) *Report {
 	if opts.Claimed != nil {
 		return r
 	}
-	r.add(7, checkIndex, fmt.Sprintf("%s states the root", l.Docs), checkIndexDocument(t, opts, body, r.Entries))
+	r.addIndex(l, checkRootLine(t, l, body), checkBadge(t, opts, body, r.Entries))
 	detail, evidence, err := checkHistory(opts, trust.Policy, body, r.Checkpoint.Note(), leaves)
 	r.add(8, checkExtends, detail, err, evidence...)
 	return r
@@ -660,24 +738,29 @@ func checkpointHash(s string) (h checkpoint.Hash, err error) {
 	return checkpoint.Hash(b), nil
 }
 
-// checkIndexDocument is check 7.
-func checkIndexDocument(t Tree, opts Options, body checkpoint.Body, entries []receipt.Entry) error {
-	doc, err := read(t, opts.Layout.Docs)
+// checkRootLine is the first half of check 7.
+func checkRootLine(t Tree, l Layout, body checkpoint.Body) error {
+	doc, err := read(t, l.Docs)
 	if err != nil {
-		return fmt.Errorf("%s: %w", opts.Layout.Docs, err)
+		return fmt.Errorf("%s: %w", l.Docs, err)
 	}
 	stated, err := RootOf(doc)
 	if err != nil {
-		return fmt.Errorf("%s: %w", opts.Layout.Docs, err)
+		return fmt.Errorf("%s: %w", l.Docs, err)
 	}
 	if want := hex.EncodeToString(body.Root[:]); stated != want {
-		return fmt.Errorf("%s states root %s, the ledger's is %s", opts.Layout.Docs, stated, want)
+		return fmt.Errorf("%s states root %s, the ledger's is %s", l.Docs, stated, want)
 	}
+	return nil
+}
+
+// checkBadge is the second half of check 7.
+func checkBadge(t Tree, opts Options, body checkpoint.Body, entries []receipt.Entry) error {
 	if opts.Badge == nil {
 		return nil
 	}
 	if entries == nil && body.Size > 0 {
-		return unreadable{errors.New("the root line is right, the badge not judged: the entries could not be read")}
+		return unreadable{errors.New("the badge was not judged: the entries could not be read")}
 	}
 	files := StatusFiles(entries, opts.Badge)
 	for _, name := range slices.Sorted(maps.Keys(files)) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/vaultmesh/remembrancer/pkg/judge"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
 
@@ -25,6 +26,10 @@ type Change struct {
 	Owned []string
 	// Approved says that a code owner approved this very head.
 	Approved bool
+	// ApprovalUnknown says that nobody can know it here, as where the forge may
+	// not be asked: a change of what the gate owns is then shown and does not
+	// fail. The guard, which can know, must be a check of its own.
+	ApprovalUnknown bool
 }
 
 // Attributes is the line that keeps git from converting or merging the
@@ -54,7 +59,7 @@ func CheckChange(base, merge Tree, c Change) *Report {
 	added, err := checkAdded(was, is, l)
 	r.add(10, "receipts only added", fmt.Sprintf("%d receipt files added, none changed or removed", len(added)), err)
 	r.add(11, "names and attributes", "no names that fold together, no attributes on "+l.Ops+"/", checkNames(merge, is, l))
-	r.add(12, "gate-owned paths", "unchanged, or approved by a code owner at this head", checkOwned(was, is, c))
+	r.addOwned(was, is, c)
 	r.add(13, "reserved kinds", "none added", checkKinds(merge, added, l))
 	return r
 }
@@ -199,8 +204,28 @@ func checkNames(merge Tree, is map[string]file, l Layout) error {
 	return nil
 }
 
-// checkOwned is check 12.
-func checkOwned(was, is map[string]file, c Change) error {
+// addOwned adds check 12.
+func (r *Report) addOwned(was, is map[string]file, c Change) {
+	const name, detail = "gate-owned paths", "unchanged, or approved by a code owner at this head"
+	paths, err := changedOwned(was, is, c)
+	switch {
+	case err != nil || len(paths) == 0 || c.Approved:
+		r.add(12, name, detail, err)
+	case c.ApprovalUnknown:
+		const demand = "gate-owned path changed: the guard demands a code owner's approval"
+		r.find(12, name, demand+" of "+list(paths), nil)
+		var shown []judge.Finding
+		for _, p := range paths {
+			shown = append(shown, judge.Finding{Path: p, Message: demand, Warning: true})
+		}
+		r.checks = append(r.checks, judge.Judged(claims[12].id, claims[12].text, fmt.Sprintf("%d changed; approval cannot be known here", len(paths)), shown...))
+	default:
+		r.add(12, name, "", fmt.Errorf("the gate owns these, a code owner must approve this head: %s", list(paths)))
+	}
+}
+
+// changedOwned returns the changed paths that the gate owns.
+func changedOwned(was, is map[string]file, c Change) ([]string, error) {
 	for _, pattern := range c.Owned {
 		// A pattern that matches nothing by mistake would leave the gate open.
 		bad := func(element string) bool {
@@ -208,22 +233,21 @@ func checkOwned(was, is map[string]file, c Change) error {
 			return err != nil || element == ""
 		}
 		if slices.ContainsFunc(strings.Split(pattern, "/"), bad) {
-			return unreadable{fmt.Errorf("%q is not a pattern of paths, such as .github/** or SMOKE_TEST.sh", pattern)}
+			return nil, unreadable{fmt.Errorf("%q is not a pattern of paths, such as .github/** or SMOKE_TEST.sh", pattern)}
 		}
 	}
-	paths := changed(was, is, func(p string) bool {
+	return changed(was, is, func(p string) bool {
 		// Receipts are added by anyone, and the publisher's folders are check 9's.
 		if strings.HasPrefix(p, c.Layout.Ops+"/receipts/") {
 			return false
 		}
-		return slices.ContainsFunc(c.Owned, func(pattern string) bool {
-			return owns(strings.Split(pattern, "/"), strings.Split(p, "/"))
-		})
-	})
-	if len(paths) > 0 && !c.Approved {
-		return fmt.Errorf("the gate owns these, a code owner must approve this head: %s", list(paths))
-	}
-	return nil
+		return slices.ContainsFunc(c.Owned, func(pattern string) bool { return matches(pattern, p) })
+	}), nil
+}
+
+// matches says whether a pattern of [Change] matches a path.
+func matches(pattern, p string) bool {
+	return owns(strings.Split(pattern, "/"), strings.Split(p, "/"))
 }
 
 // owns matches a path with a pattern, both by elements. "a/**" owns "a" too: it

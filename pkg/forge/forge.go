@@ -1,6 +1,9 @@
 // Package forge speaks to GitHub where git itself is not enough.
 //
-// So far that is one thing: a commit that the forge makes and signs, for branches
+// [REST] reads and writes what the forge knows and git does not, as raw JSON:
+// rules, pull requests, checks.
+//
+// [Client] makes a commit that the forge signs, for branches
 // whose rules demand signed commits (GraphQL createCommitOnBranch,
 // https://docs.github.com/en/graphql/reference/mutations#createcommitonbranch).
 // The mutation names the commit that the branch must be at and fails otherwise,

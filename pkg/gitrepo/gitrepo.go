@@ -5,7 +5,8 @@
 //
 // [Open] finds a person's repository (from a subdirectory, a linked worktree
 // or a bare directory) and reads commits, trees and blobs by hash. The work
-// tree and the index are never looked at: an audit judges what was committed.
+// tree is never looked at, and the index only by [Repo.Staged]: an audit judges
+// what was committed.
 // Three answers are kept apart, because an audit turns them into three
 // verdicts:
 //

@@ -21,9 +21,10 @@ import (
 // Repo is a repository on disk. It is only ever read.
 type Repo struct {
 	*Objects
-	root  string
-	store *filesystem.Storage
-	cfg   *config.Config
+	root   string
+	gitDir string // of this work tree
+	store  *filesystem.Storage
+	cfg    *config.Config
 }
 
 // Open finds the repository that dir belongs to: dir or one of its parents
@@ -44,8 +45,9 @@ func Open(dir string) (*Repo, error) {
 	}
 	files := dotgit.NewRepositoryFilesystem(osfs.New(gitDir), osfs.New(common))
 	r := &Repo{
-		root:  root,
-		store: filesystem.NewStorage(files, cache.NewObjectLRUDefault()),
+		root:   root,
+		gitDir: gitDir,
+		store:  filesystem.NewStorage(files, cache.NewObjectLRUDefault()),
 	}
 	if r.cfg, err = r.store.Config(); err != nil {
 		return nil, fmt.Errorf("git repository %s: configuration: %w", root, err)
@@ -219,7 +221,8 @@ func (r *Repo) resolveBase(name string) (Hash, error) {
 		}
 	}
 	for _, full := range candidates {
-		if full != "HEAD" && plumbing.ReferenceName(full).Validate() != nil {
+		// go-git takes MERGE_HEAD and its like for invalid names.
+		if strings.Contains(full, "/") && plumbing.ReferenceName(full).Validate() != nil {
 			continue
 		}
 		ref, err := storer.ResolveReference(r.store, plumbing.ReferenceName(full))

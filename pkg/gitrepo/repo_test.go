@@ -92,6 +92,10 @@ func TestRevisionsResolveToCommits(t *testing.T) {
 		_, err := r.Resolve(rev)
 		assert.Assert(t, err != nil, rev)
 	}
+	srv.In(dir, "update-ref", "MERGE_HEAD", first)
+	merging, err := r.Resolve("MERGE_HEAD")
+	assert.NilError(t, err)
+	assert.Equal(t, merging.String(), first)
 	srv.In(dir, "checkout", "--quiet", "--detach")
 	_, err = open(t, dir).HeadBranch()
 	assert.ErrorContains(t, err, "is detached at")

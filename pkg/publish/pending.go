@@ -36,44 +36,66 @@ type found struct {
 // pending returns the entries to append: the receipts of the tree, and the
 // publisher's own, that the log does not have. What may not be sequenced is
 // quarantined: named, and left where it is.
-func (p *Publisher) pending(ctx context.Context, v *view) ([]receipt.Entry, []Quarantined, error) {
+func (p *Publisher) pending(ctx context.Context, v *view, res *Result) ([]receipt.Entry, []Quarantined, error) {
 	pending, quarantined, err := Pending(v.source, p.Layout, v.trust.Keys, p.Issuer.Fingerprint(), v.entries, p.Now())
 	if err != nil {
 		return nil, nil, err
 	}
-	logged := map[receipt.ID]bool{}
-	for _, e := range v.entries {
-		logged[e.Receipt.ID()] = true
-	}
+	own := make([]*receipt.Receipt, 0, len(p.Observations))
 	for _, o := range p.Observations {
 		r, err := o.receipt(p, v)
 		if err != nil {
 			return nil, nil, err
 		}
-		if logged[r.ID()] {
-			continue
-		}
+		own = append(own, r)
+	}
+	incidents, examined, err := p.examine(ctx, v, res)
+	if err != nil {
+		return nil, nil, err
+	}
+	own = append(own, incidents...)
+	logged := map[receipt.ID]bool{}
+	for _, e := range v.entries {
+		logged[e.Receipt.ID()] = true
+	}
+	own = slices.DeleteFunc(own, func(r *receipt.Receipt) bool {
+		known := logged[r.ID()]
 		logged[r.ID()] = true
-		e, ok := p.own[r.ID()]
-		if !ok {
-			s, err := receipt.Sign(ctx, r, p.Issuer)
-			if err != nil {
-				return nil, nil, err
-			}
-			if e, err = receipt.NewEntry(r, s); err != nil {
-				return nil, nil, err
-			}
-			if p.own == nil {
-				p.own = map[receipt.ID]receipt.Entry{}
-			}
-			p.own[r.ID()] = e
-		}
-		if _, err := e.Verify(v.trust.Keys, p.Now()); err != nil {
-			return nil, nil, &Refusal{What: fmt.Sprintf("the publisher's own key is not a trust anchor: %v", err), Unreadable: true}
+		return known
+	})
+	if examined != nil && !logged[examined.ID()] && len(pending)+len(own) > 0 {
+		own = append(own, examined)
+	}
+	for _, r := range own {
+		e, err := p.issue(ctx, v, r)
+		if err != nil {
+			return nil, nil, err
 		}
 		pending = append(pending, e)
 	}
 	return pending, quarantined, nil
+}
+
+// issue signs a receipt of the publisher's own, once.
+func (p *Publisher) issue(ctx context.Context, v *view, r *receipt.Receipt) (receipt.Entry, error) {
+	e, ok := p.issued[r.ID()]
+	if !ok {
+		s, err := receipt.Sign(ctx, r, p.Issuer)
+		if err != nil {
+			return e, err
+		}
+		if e, err = receipt.NewEntry(r, s); err != nil {
+			return e, err
+		}
+		if p.issued == nil {
+			p.issued = map[receipt.ID]receipt.Entry{}
+		}
+		p.issued[r.ID()] = e
+	}
+	if _, err := e.Verify(v.trust.Keys, p.Now()); err != nil {
+		return e, &Refusal{What: fmt.Sprintf("the publisher's own key is not a trust anchor: %v", err), Unreadable: true}
+	}
+	return e, nil
 }
 
 // Pending returns the receipts of a tree that a log of these entries does not
@@ -229,6 +251,9 @@ func Badge(e receipt.Entry) (map[string][]byte, bool) {
 	}, true
 }
 
+// firstDocument is the index document where people made none.
+const firstDocument = "# The Remembrancer\n\nThe ledger's root, written by the publisher:\n\n"
+
 func derivedFiles(t covenant.Tree, l covenant.Layout, body checkpoint.Body, entries []receipt.Entry) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	put := func(p string, want []byte) error {
@@ -243,7 +268,7 @@ func derivedFiles(t covenant.Tree, l covenant.Layout, body checkpoint.Body, entr
 	}
 	doc, err := t.Blob(l.Docs)
 	if errors.Is(err, fs.ErrNotExist) {
-		doc, err = []byte("# The Remembrancer\n\nThe ledger's root, written by the publisher:\n\n"), nil
+		doc, err = []byte(firstDocument), nil
 	}
 	if err != nil {
 		return nil, err

@@ -80,6 +80,11 @@ type Publisher struct {
 	// Observations are what trusted code saw; each becomes an observed receipt,
 	// once (optional).
 	Observations []Observation
+	// Examine asks the forge about commits of Branch, newest first, that nothing
+	// was asked about before (optional). It returns those that should not have
+	// come there as they did. An error is no verdict on any: it is noted in the
+	// result, the publication goes on, and the next one asks again.
+	Examine func(ctx context.Context, commits []gitrepo.Hash) ([]Incident, error)
 	// RestoreClaim lets a lost claim branch begin anew at the target's
 	// checkpoint (optional).
 	RestoreClaim bool
@@ -90,8 +95,9 @@ type Publisher struct {
 	// Tries bounds the rounds that are lost to others; 0 is 40.
 	Tries int
 
-	own    map[receipt.ID]receipt.Entry // signed once, however many rounds it takes
-	proven covenant.Proven              // what no later round need verify again
+	issued   map[receipt.ID]receipt.Entry // signed once, however many rounds it takes
+	proven   covenant.Proven              // what no later round need verify again
+	examined examination
 
 	sign func(checkpoint.Body) ([]byte, error) // LogKey.Sign; a test sees every signature here
 	at   func(moment) error                    // a test ends a run here
@@ -124,6 +130,10 @@ type Result struct {
 	PolicyID    string
 	FirstUse    bool // no policy was pinned
 	Healed      bool // a claim of an earlier run was completed
+	// Examined is how many commits the forge was asked about; Unexamined says
+	// which could not be examined, and why, "" for none.
+	Examined   int
+	Unexamined string
 }
 
 // Refusal is a state that must not be signed over, with its evidence.
@@ -421,7 +431,7 @@ func (p *Publisher) step(ctx context.Context, v *view, res *Result, mine *gitrep
 		}
 		return false, err
 	}
-	pending, quarantined, err := p.pending(ctx, v)
+	pending, quarantined, err := p.pending(ctx, v, res)
 	if err != nil {
 		return false, err
 	}

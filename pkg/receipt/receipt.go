@@ -117,6 +117,7 @@ const (
 	PolicyChange    Kind = "policy-change"
 	KeyRotation     Kind = "key-rotation"
 	Archive         Kind = "archive"
+	Waiver          Kind = "waiver" // lets one failed check pass, for a time
 )
 
 var predicateTypes = map[Kind]string{
@@ -129,7 +130,7 @@ var predicateTypes = map[Kind]string{
 func Kinds() []Kind {
 	return []Kind{
 		ADR, Archive, Audit, Covenant, Deploy, Discovery, FederationMerge, Incident, KeyRotation,
-		LegacyRoot, Memory, Observed, PolicyChange, Release, SLO, Smoke, Snapshot,
+		LegacyRoot, Memory, Observed, PolicyChange, Release, SLO, Smoke, Snapshot, Waiver,
 	}
 }
 

@@ -133,6 +133,9 @@ func (g *goTest) event(line int, e goEvent) error {
 		return nil
 	}
 	p := g.packages[e.pkg]
+	if p != nil && p.open && e.action == "start" {
+		g.suite.problem("line %d: %s starts again before it ended", line, e.pkg)
+	}
 	if p == nil {
 		p = &goPackage{name: e.pkg, open: true, latest: map[string]*goRun{}}
 		g.packages[e.pkg] = p

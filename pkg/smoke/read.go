@@ -34,6 +34,9 @@ type Counts struct {
 	// Format names the reader that found the counts; "smoke-json+human" when
 	// both did.
 	Format string
+	// IDs are the names of all tests, sorted bytewise, each once; nil when the
+	// output did not list them.
+	IDs []string
 	// IDsSHA256 is the hex SHA-256 of the test names, sorted bytewise, each
 	// ended by a newline; empty when the output named none.
 	IDsSHA256 string
@@ -132,7 +135,7 @@ func reconcile(j, h Counts, legacy bool) Counts {
 	if h.Total-h.Passed > j.Total-j.Passed || same {
 		worse = h // the block tells warnings from failures, the legacy line cannot
 	}
-	worse.IDsSHA256 = j.IDsSHA256
+	worse.IDs, worse.IDsSHA256 = j.IDs, j.IDsSHA256
 	worse.Format = j.Format + "+" + h.Format
 	if !same {
 		worse.Disagreement = fmt.Sprintf("two results disagree: SMOKE_JSON says %s, the printed block says %s", j.phrase(), h.phrase())
@@ -269,7 +272,7 @@ func parseSmokeJSON(raw []byte) (Counts, error) {
 		if int64(len(ids)) != c.Total {
 			return Counts{}, fmt.Errorf("ids has %d names, total says %d", len(ids), c.Total)
 		}
-		if c.IDsSHA256, err = sumIDs(ids); err != nil {
+		if c.IDs, c.IDsSHA256, err = sumIDs(ids); err != nil {
 			return Counts{}, err
 		}
 	}
@@ -306,24 +309,35 @@ func names(v gjson.Result) ([]string, error) {
 	}
 	var ids []string
 	for _, e := range v.Array() {
-		if e.Type != gjson.String || e.Str == "" || strings.ContainsAny(e.Str, "\n\r") {
-			return nil, fmt.Errorf("found %s, wanted a name on one line", clip(e.Raw, 40))
+		if e.Type != gjson.String {
+			return nil, fmt.Errorf("found %s, wanted a name in quotes", clip(e.Raw, 40))
+		}
+		if err := checkName(e.Str); err != nil {
+			return nil, err
 		}
 		ids = append(ids, e.Str)
 	}
 	return ids, nil
 }
 
-func sumIDs(ids []string) (string, error) {
+// sumIDs sorts names and returns them with their digest. A name that is there
+// twice is an error.
+func sumIDs(ids []string) ([]string, string, error) {
 	slices.Sort(ids)
-	h := sha256.New()
 	for i, id := range ids {
 		if i > 0 && ids[i-1] == id {
-			return "", fmt.Errorf("ids: %q is given twice", clip(id, 80))
+			return nil, "", fmt.Errorf("ids: %q is given twice", clip(id, 80))
 		}
+	}
+	return ids, sumSorted(ids), nil
+}
+
+func sumSorted(ids []string) string {
+	h := sha256.New()
+	for _, id := range ids {
 		h.Write([]byte(id + "\n"))
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func isHex(s string, n int) bool {

@@ -17,7 +17,7 @@ var readCases = []struct {
 	{"legacy line", "smoke-json", "x\nSMOKE_JSON={\"pass\":26,\"total\":27}\ny\n", Counts{Passed: 26, Failed: 1, Total: 27, Format: "smoke-json"}, ""},
 	{"coloured, CRLF, no newline at the end", "smoke-json", "\x1b(B\x1b[mSMOKE_JSON={\"pass\":1,\"total\":1}\x1b]8;;x\x07\x1b[0m\r", Counts{Passed: 1, Total: 1, Format: "smoke-json"}, ""},
 	{"versioned line", "smoke-json", `SMOKE_JSON={"v":1,"pass":20,"fail":1,"skip":2,"warn":3,"total":26}`, Counts{Passed: 20, Failed: 1, Skipped: 2, Warned: 3, Total: 26, Format: "smoke-json"}, ""},
-	{"versioned line with names", "smoke-json", `SMOKE_JSON={"v":1,"pass":2,"fail":0,"skip":0,"warn":0,"total":2,"ids":["b","a"]}`, Counts{Passed: 2, Total: 2, Format: "smoke-json", IDsSHA256: hexSHA256([]byte("a\nb\n"))}, ""},
+	{"versioned line with names", "smoke-json", `SMOKE_JSON={"v":1,"pass":2,"fail":0,"skip":0,"warn":0,"total":2,"ids":["b","a"]}`, Counts{Passed: 2, Total: 2, Format: "smoke-json", IDs: []string{"a", "b"}, IDsSHA256: hexSHA256([]byte("a\nb\n"))}, ""},
 	{"versioned line with digest of names", "smoke-json", `SMOKE_JSON={"v":1,"pass":2,"fail":0,"skip":0,"warn":0,"total":2,"ids_sha256":"` + strings.Repeat("ab", 32) + `"}`, Counts{Passed: 2, Total: 2, Format: "smoke-json", IDsSHA256: strings.Repeat("ab", 32)}, ""},
 	{"largest exact number", "smoke-json", `SMOKE_JSON={"pass":9007199254740991,"total":9007199254740991}`, Counts{Passed: maxCount, Total: maxCount, Format: "smoke-json"}, ""},
 
@@ -42,7 +42,7 @@ var readCases = []struct {
 	{"does not add up", "smoke-json", `SMOKE_JSON={"v":1,"pass":2,"fail":0,"skip":0,"warn":0,"total":3}`, Counts{}, `SMOKE_JSON on output line 1: counts do not add up: passed 2 + failed 0 + warned 0 + skipped 0 is 2, total says 3`},
 	{"wrong number of names", "smoke-json", `SMOKE_JSON={"v":1,"pass":2,"fail":0,"skip":0,"warn":0,"total":2,"ids":["a"]}`, Counts{}, `SMOKE_JSON on output line 1: ids has 1 names, total says 2`},
 	{"repeated name", "smoke-json", `SMOKE_JSON={"v":1,"pass":2,"fail":0,"skip":0,"warn":0,"total":2,"ids":["a","a"]}`, Counts{}, `SMOKE_JSON on output line 1: ids: "a" is given twice`},
-	{"name of two lines", "smoke-json", `SMOKE_JSON={"v":1,"pass":1,"fail":0,"skip":0,"warn":0,"total":1,"ids":["a\nb"]}`, Counts{}, `SMOKE_JSON on output line 1: "ids": found "a\nb", wanted a name on one line`},
+	{"name of two lines", "smoke-json", `SMOKE_JSON={"v":1,"pass":1,"fail":0,"skip":0,"warn":0,"total":1,"ids":["a\nb"]}`, Counts{}, `SMOKE_JSON on output line 1: "ids": found "a\nb", wanted a name of printable UTF-8`},
 	{"names and digest", "smoke-json", `SMOKE_JSON={"v":1,"pass":1,"fail":0,"skip":0,"warn":0,"total":1,"ids":["a"],"ids_sha256":"` + strings.Repeat("ab", 32) + `"}`, Counts{}, `SMOKE_JSON on output line 1: both ids and ids_sha256 are given, wanted one of them`},
 	{"bad digest", "smoke-json", `SMOKE_JSON={"v":1,"pass":1,"fail":0,"skip":0,"warn":0,"total":1,"ids_sha256":"AB"}`, Counts{}, `SMOKE_JSON on output line 1: "ids_sha256": found "AB", wanted 64 lower-case hex digits`},
 

@@ -36,6 +36,7 @@ type Report struct {
 	CommandSHA256                          string // hex, of the whole command; only when Command differs from it
 	Format                                 string // name of the reader; empty when there was nothing to read
 	IDsSHA256                              string // hex; see Counts
+	TestsSHA256                            string // hex, of the names in Expect.Tests; empty when none were named
 	OutputSHA256                           string // hex, of the raw standard output, or of the reports read; see Results
 	OutputBytes                            int64
 	Reasons                                []string  // messages for a person; never nil
@@ -63,6 +64,7 @@ type wire struct {
 	OutputBytes   int64    `json:"output_bytes"`
 	Reasons       []string `json:"reasons"`
 	Started       string   `json:"started"`
+	TestsSHA256   string   `json:"tests_sha256,omitempty"`
 	Finished      string   `json:"finished"`
 }
 
@@ -91,7 +93,7 @@ func (r Report) encode() ([]byte, error) {
 		Passed: r.Passed, Failed: r.Failed, Errored: r.Errored, Warned: r.Warned, Skipped: r.Skipped, Total: r.Total,
 		Expected: r.Expected, ExitCode: r.ExitCode, Commit: r.Commit,
 		Command: r.Command, CommandSHA256: r.CommandSHA256, Format: r.Format, IDsSHA256: r.IDsSHA256,
-		OutputSHA256: r.OutputSHA256, OutputBytes: r.OutputBytes, Reasons: reasons,
+		OutputSHA256: r.OutputSHA256, OutputBytes: r.OutputBytes, Reasons: reasons, TestsSHA256: r.TestsSHA256,
 		Started: r.Started.Format(timeLayout), Finished: r.Finished.Format(timeLayout),
 	})
 	if err != nil {
@@ -151,7 +153,7 @@ func decodeReport(data []byte) (Report, error) {
 		Passed:  w.Passed, Failed: w.Failed, Errored: w.Errored, Warned: w.Warned, Skipped: w.Skipped, Total: w.Total,
 		Expected: w.Expected, ExitCode: w.ExitCode, Commit: w.Commit,
 		Command: w.Command, CommandSHA256: w.CommandSHA256, Format: w.Format, IDsSHA256: w.IDsSHA256,
-		OutputSHA256: w.OutputSHA256, OutputBytes: w.OutputBytes, Reasons: w.Reasons,
+		OutputSHA256: w.OutputSHA256, OutputBytes: w.OutputBytes, Reasons: w.Reasons, TestsSHA256: w.TestsSHA256,
 		Started: started, Finished: finished,
 	}
 	// encoding/json accepts repeated keys, other letter cases, missing keys
@@ -191,15 +193,18 @@ func (r Report) check() error {
 		if r.Format == "" {
 			return errors.New("verdict is pass, but no format was read")
 		}
+		if r.TestsSHA256 != "" && r.IDsSHA256 == "" {
+			return errors.New("verdict is pass of named tests, but the tests that ran have no names")
+		}
 	case len(r.Reasons) == 0:
 		return fmt.Errorf("verdict is %s, but no reason is given", r.Verdict)
-	case r.Verdict == Error && c != (Counts{}):
+	case r.Verdict == Error && (c.Total != 0 || c.Format != "" || c.IDsSHA256 != ""):
 		return errors.New("verdict is error, but it has counts")
 	}
 	if r.Commit != "" && !isHex(r.Commit, 40) && !isHex(r.Commit, 64) {
 		return fmt.Errorf("commit: found %q, wanted 40 or 64 lower-case hex digits", clip(r.Commit, 80))
 	}
-	for _, f := range []struct{ key, sum string }{{"command_sha256", r.CommandSHA256}, {"ids_sha256", r.IDsSHA256}} {
+	for _, f := range []struct{ key, sum string }{{"command_sha256", r.CommandSHA256}, {"ids_sha256", r.IDsSHA256}, {"tests_sha256", r.TestsSHA256}} {
 		if f.sum != "" && !isHex(f.sum, 64) {
 			return fmt.Errorf("%s: found %q, wanted 64 lower-case hex digits", f.key, clip(f.sum, 80))
 		}

@@ -61,7 +61,7 @@ type Case struct {
 	Status CaseStatus
 	Flaky  bool // passed, but only when it was run again
 	// File is where it failed, as the report says, with slashes; a file of Go
-	// is below the import path of its package. See ReportFiles.Place.
+	// is below the import path of its package. See Place.
 	File    string
 	Line    int    // from 1; 0 if not known
 	Message string // printable, at most 2 KiB
@@ -72,7 +72,7 @@ type Totals struct{ Tests, Failed, Errored, Skipped int64 }
 
 // Suite is what was read from one report, or from several.
 type Suite struct {
-	Format   string // "junit", "gotest" or "tap"; several are joined by +
+	Format   string // "junit", "gotest", "tap" or "suite"; several are joined by +
 	Cases    []Case
 	Declared Totals
 	// Problems say how the report contradicts itself. A suite that has one
@@ -105,6 +105,36 @@ func (s *Suite) add(c Case) error {
 	return nil
 }
 
+// NewSuite makes a suite of the results of a runner within this program. Its
+// messages are tamed like those of a report. Names are not: one that is given
+// twice, or that no report could have, is an error, and so is a status that is
+// none. A suite of no cases is judged a failure.
+func NewSuite(cases []Case) (Suite, error) {
+	s := Suite{Format: formatSuite}
+	seen := map[string]bool{}
+	for _, c := range cases {
+		if err := checkName(c.ID); err != nil {
+			return Suite{}, err
+		}
+		if len(c.ID) > maxID {
+			return Suite{}, fmt.Errorf("found a name of %d bytes, wanted at most %d: %q", len(c.ID), maxID, clip(c.ID, 80))
+		}
+		switch {
+		case seen[c.ID]:
+			return Suite{}, fmt.Errorf("test %q is there twice", clip(c.ID, 80))
+		case c.Status < Passed || c.Status > Errored:
+			return Suite{}, fmt.Errorf("test %q has no status", clip(c.ID, 80))
+		case c.Flaky && c.Status != Passed:
+			return Suite{}, fmt.Errorf("test %q is flaky and %s, wanted passed", clip(c.ID, 80), c.Status)
+		}
+		seen[c.ID] = true
+		if err := s.add(c); err != nil {
+			return Suite{}, err
+		}
+	}
+	return s, nil
+}
+
 // number makes the names of cases unique.
 func number(cases []Case) {
 	next := make(map[string]int, len(cases)) // of each name: the number its next twin may get
@@ -129,6 +159,7 @@ const (
 	formatJUnit  = "junit"
 	formatGoTest = "gotest"
 	formatTAP    = "tap"
+	formatSuite  = "suite"
 )
 
 var tapMark = regexp.MustCompile(`(?m)^(TAP version \d+|1\.\.\d+[ \t]*(#.*)?|Bail out!.*)\r?$`)
@@ -243,7 +274,7 @@ func (s Suite) Counts() Counts {
 			ids[i] = s.Cases[i].ID
 		}
 		// An error means names that this package has not numbered.
-		c.IDsSHA256, _ = sumIDs(ids)
+		c.IDs, c.IDsSHA256, _ = sumIDs(ids)
 	}
 	if n := len(s.Problems); n > 0 {
 		c.Disagreement = "a report contradicts itself: " + strings.Join(s.Problems[:min(n, 2)], "; ")
@@ -284,60 +315,11 @@ func (c Case) Where() string {
 	return c.File
 }
 
-// How many cases the two forms for people show.
-const (
-	textCases    = 20
-	summaryCases = 500
-)
-
-// Text lists the first cases that failed or errored, for a terminal: nothing
-// if there are none, else lines that each end with a newline.
-func (s Suite) Text() string {
-	var b strings.Builder
-	found := s.Wanting()
-	for _, c := range found[:min(len(found), textCases)] {
-		fmt.Fprintf(&b, "   %-7s %s", c.Status, c.ID)
-		if c.File != "" {
-			fmt.Fprintf(&b, " (%s)", c.Where())
-		}
-		if c.Message != "" {
-			fmt.Fprintf(&b, ": %s", clip(c.Message, 200))
-		}
-		b.WriteByte('\n')
-	}
-	if more := len(found) - textCases; more > 0 {
-		fmt.Fprintf(&b, "   …and %d more\n", more)
-	}
-	return b.String()
-}
-
-// Summary lists the cases that failed, errored or are flaky as a Markdown table
-// for a job summary, at most 500 of them; nothing if there are none. All text
-// of the report is escaped.
-func (s Suite) Summary() string {
-	found := append(s.Wanting(), s.Flaky()...)
-	if len(found) == 0 {
-		return ""
-	}
-	var b strings.Builder
-	b.WriteString("\n| test | result | where | message |\n|---|---|---|---|\n")
-	for _, c := range found[:min(len(found), summaryCases)] {
-		result := c.Status.String()
-		if c.Flaky {
-			result += ", flaky"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", markdown(c.ID), result, markdown(c.Where()), markdown(clip(c.Message, 500)))
-	}
-	if more := len(found) - summaryCases; more > 0 {
-		fmt.Fprintf(&b, "\n…and %d more\n", more)
-	}
-	return b.String()
-}
-
 // Results is what the reports of one judgement say.
 type Results struct {
 	Suite Suite // of all reports that could be read
 	Names []string
+	Files []Material // name and digest of each report that was read
 	// SHA256 is the hex SHA-256 of the lines "<hex SHA-256>  <name>\n" of the
 	// files, sorted by name: what sha256sum prints for them. Of an unreadable
 	// file there is no line.
@@ -362,11 +344,12 @@ func JudgeResults(x Execution, res Results, e Expect) Report {
 	}
 	x.OutputSHA256, x.OutputBytes = res.SHA256, res.Bytes
 	if len(res.Errors) == 0 || x.Failure != "" || (x.ExitCode == nil && !x.Saved) {
-		return Judge(x, c, e).because(res.flaky()...)
+		return Judge(x, c, e).because(e.Compare(res.Suite).notes()...)
 	}
 	r := x.unreadable(e, res.Errors...)
 	if r.Verdict == Error && c.Failed > 0 {
 		c.Disagreement = res.Errors[0]
+		e.Tests = Tests{} // who knows which are in the reports that could not be read
 		r = Judge(x, c, e)
 	}
 	return r
@@ -378,8 +361,20 @@ func FromResults(now time.Time) Execution {
 	return Execution{Started: now, Finished: now, Saved: true, OutputSHA256: hexSHA256(nil)}
 }
 
+// pytestLine is the last line that pytest prints, with or without its frame.
+// It is read for what it says against a run, and never for a pass.
+var (
+	pytestLine = regexp.MustCompile(`^(?:=+ )?(\d+ [a-z]+(?:, \d+ [a-z]+)*) in \d+(?:\.\d+)?s(?: \([0-9:, day]+\))?(?: =+)?$`)
+	pytestBad  = regexp.MustCompile(`\b0*[1-9]\d* (?:failed|errors?)\b`)
+)
+
 // printed says what is wrong with a result on standard output, if there is one.
 func (x Execution) printed(e Expect) string {
+	for _, line := range numbered(x.Stdout) {
+		if m := pytestLine.FindSubmatch(line); m != nil && pytestBad.Match(m[1]) {
+			return "standard output: pytest says " + string(m[1])
+		}
+	}
 	c, err := readAuto(x.Stdout)
 	switch {
 	case errors.Is(err, errNoResult):
@@ -391,14 +386,6 @@ func (x Execution) printed(e Expect) string {
 		return "standard output: " + why[0]
 	}
 	return ""
-}
-
-func (res Results) flaky() []string {
-	found := res.Suite.Flaky()
-	if len(found) == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("%s only when run again: %s", plural(int64(len(found)), "test passed", "tests passed"), clip(found[0].ID, 100))}
 }
 
 // ReportFiles finds the reports that patterns name in a workspace.
@@ -520,7 +507,9 @@ func (f *ReportFiles) Read(started time.Time) Results {
 			fail("%s: %v", name, err)
 			continue
 		}
-		fmt.Fprintf(sum, "%s  %s\n", hexSHA256(data), name)
+		file := Material{Name: name, SHA256: hexSHA256(data)}
+		fmt.Fprintf(sum, "%s  %s\n", file.SHA256, name)
+		res.Files = append(res.Files, file)
 		res.Bytes += int64(len(data))
 		s, err := ReadResults(name, data)
 		if err != nil {
@@ -630,11 +619,11 @@ func match(root *os.Root, pattern string) (map[string]fs.FileInfo, error) {
 	return found, nil
 }
 
-// Place returns the file of the workspace that a report means by the name in
+// Place returns the file of a workspace that a report means by the name in
 // Case.File, and "" if there is none. A report may name it with the directory
 // of the machine, or with the import path, in front.
-func (f *ReportFiles) Place(file string) string {
-	root, err := os.OpenRoot(f.dir)
+func Place(workspace, file string) string {
+	root, err := os.OpenRoot(workspace)
 	if err != nil || file == "" {
 		return ""
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -226,15 +227,18 @@ func TestWhatPeopleSeeNamesFailuresAndEscapesThem(t *testing.T) {
 	assert.NilError(t, err)
 	s, err := ReadResults("hostile.xml", data)
 	assert.NilError(t, err)
-	assert.Equal(t, s.Text(), "   failed  a.##[error]@all | <b>\ufffd: ::set-output name=verdict::pass\n")
-	assert.Equal(t, s.Summary(), "\n| test | result | where | message |\n|---|---|---|---|\n"+
+	c := Expect{}.Compare(s)
+	assert.Equal(t, c.Text(), "   failed        a.##[error]@all | <b>\ufffd: ::set-output name=verdict::pass\n")
+	assert.Equal(t, c.Summary(), "\n#### Failing: 1\n\n| test | result | where | message |\n|---|---|---|---|\n"+
 		"| a.&#35;&#8203;&#35;&#8203;&#91;error&#93;&#64;&#8203;all &#124; &#60;b&#62;\ufffd | failed |  | &#58;&#58;set-output name=verdict&#58;&#58;pass |\n")
 	for range 600 {
 		s.Cases = append(s.Cases, Case{ID: "x", Status: Failed, File: "a.go", Line: 3})
 	}
-	assert.Assert(t, strings.HasSuffix(s.Summary(), "| x | failed | a.go&#58;3 |  |\n\n…and 101 more\n"))
-	assert.Assert(t, strings.HasSuffix(s.Text(), "   failed  x (a.go:3)\n   …and 581 more\n"))
-	assert.Equal(t, Suite{Cases: []Case{{ID: "a", Status: Passed}}}.Text()+Suite{}.Summary(), "")
+	c = Expect{}.Compare(s)
+	assert.Assert(t, strings.HasSuffix(c.Summary(), "| x | failed | a.go&#58;3 |  |\n\n…and 401 more\n"))
+	assert.Assert(t, strings.HasSuffix(c.Text(), "   failed        x (a.go:3)\n   …and 581 more\n"))
+	green := Suite{Cases: []Case{{ID: "a", Status: Passed}}}
+	assert.Equal(t, Expect{}.Compare(green).Text()+Expect{}.Compare(green).Summary(), "")
 }
 
 const greenJUnit = `<testsuite name="a" tests="1" failures="0"><testcase name="x"/></testsuite>`
@@ -416,7 +420,6 @@ func TestPlacesAreFilesOfTheWorkspaceOnly(t *testing.T) {
 	write(t, dir, "cart/cart_test.go", "")
 	write(t, dir, "main_test.go", "")
 	assert.NilError(t, os.Symlink("main_test.go", filepath.Join(dir, "link_test.go")))
-	f := find(t, dir, "*")
 	for file, want := range map[string]string{
 		"cart/cart_test.go":                  "cart/cart_test.go",
 		"example.com/shop/cart/cart_test.go": "cart/cart_test.go",
@@ -428,7 +431,7 @@ func TestPlacesAreFilesOfTheWorkspaceOnly(t *testing.T) {
 		"/etc/passwd":                        "",
 		"":                                   "",
 	} {
-		assert.Equal(t, f.Place(file), want, file)
+		assert.Equal(t, Place(dir, file), want, file)
 	}
 }
 
@@ -557,7 +560,7 @@ func FuzzReadResults(f *testing.F) {
 		assert.NilError(t, c.check())
 		seen := map[string]bool{}
 		for _, k := range s.Cases {
-			if k.Status.String() == "invalid" || k.ID == "" || seen[k.ID] || k.ID != printable(k.ID) || len(k.Message) > maxMessage || k.Message != printable(k.Message) || k.Line < 0 {
+			if k.Status.String() == "invalid" || checkName(k.ID) != nil || seen[k.ID] || len(k.Message) > maxMessage || k.Message != printable(k.Message) || k.Line < 0 {
 				t.Fatalf("%+v", k)
 			}
 			seen[k.ID] = true
@@ -569,9 +572,88 @@ func FuzzReadResults(f *testing.F) {
 		if _, err := EncodeReport(r); err != nil {
 			t.Fatal(err)
 		}
+		// What passes passes by its names, too, and each signal more against it is
+		// one too many.
+		if r.Verdict == Pass {
+			res := Results{Suite: s, SHA256: emptySum}
+			list, err := NewTests(idsOf(s.Cases))
+			assert.NilError(t, err)
+			assert.Equal(t, JudgeResults(earlier(), res, Expect{Total: list.Len(), Tests: list}).Verdict, Pass)
+			more, err := NewTests(append(idsOf(s.Cases), "one more\u00a7"))
+			assert.NilError(t, err)
+			for _, worse := range []Report{
+				JudgeResults(ran("", 1), res, Expect{}),
+				JudgeResults(ran("SMOKE_JSON={\"pass\":0,\"total\":1}\n", 0), res, Expect{}),
+				JudgeResults(earlier(), res, Expect{Total: list.Len() + 1}),
+				JudgeResults(earlier(), res, Expect{Tests: more}),
+				JudgeResults(earlier(), Results{Suite: s, SHA256: emptySum, Errors: []string{"a report is missing"}}, Expect{}),
+			} {
+				if worse.Verdict == Pass {
+					t.Fatalf("passes: %+v", worse)
+				}
+			}
+		}
 		// One failure more, in the suite itself, and it does not pass.
 		s.Cases = append(s.Cases, Case{ID: "one more", Status: Failed})
 		assert.Equal(t, judgeSuite(s).Verdict, Fail)
+	})
+}
+
+// withFailure appends a failing test to the bytes of a report that could be
+// read, as its own runner would have written it.
+func withFailure(data []byte) []byte {
+	switch s, _ := ReadResults("x", data); s.Format {
+	case formatGoTest:
+		return slices.Concat(bytes.TrimSuffix(data, []byte("\n")), []byte(`
+{"Action":"start","Package":"more"}
+{"Action":"run","Package":"more","Test":"TestMore"}
+{"Action":"fail","Package":"more","Test":"TestMore"}
+{"Action":"fail","Package":"more"}
+`))
+	case formatTAP:
+		return append(slices.Clone(data), "\nnot ok 1000 - one more\n"...)
+	}
+	// The end tag of the root: the last token that closes an element.
+	dec := xml.NewDecoder(bytes.NewReader(data))
+	dec.CharsetReader = func(_ string, in io.Reader) (io.Reader, error) { return in, nil }
+	end := int64(0)
+	for at := int64(0); ; at = dec.InputOffset() {
+		token, err := dec.Token()
+		if err != nil {
+			break
+		}
+		if _, ok := token.(xml.EndElement); ok {
+			end = at
+		}
+	}
+	return slices.Concat(data[:end], []byte(`<testsuite name="more" tests="1" failures="1"><testcase name="more"><failure/></testcase></testsuite>`), data[end:])
+}
+
+// FuzzAFailingCaseAppendedToAnyReportIsNoPass holds for every report that can
+// be read, passing or not.
+func FuzzAFailingCaseAppendedToAnyReportIsNoPass(f *testing.F) {
+	files, err := filepath.Glob("testdata/results/*")
+	assert.NilError(f, err)
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		assert.NilError(f, err)
+		f.Add(data)
+		if s, err := ReadResults("x", data); err == nil {
+			// That the failure is really there, or the law would say nothing.
+			more, err := ReadResults("x", withFailure(data))
+			if len(s.Cases) > 0 {
+				assert.NilError(f, err, name)
+				assert.Assert(f, len(more.Wanting()) > len(s.Wanting()), name)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := ReadResults("x", data); err != nil {
+			return
+		}
+		if more := withFailure(data); passes(more, 0) {
+			t.Fatalf("passes:\n%s", more)
+		}
 	})
 }
 

@@ -1,11 +1,12 @@
 // Package smoke runs a repository's smoke command and judges it N of N.
 //
 // The verdict is the AND of independent signals: the exit status of the
-// command, the counts it printed or its tests wrote, and the floor the
-// configuration sets. A run passes when
+// command, the counts it printed or its tests wrote, and the floor and the names
+// of tests that the configuration sets. A run passes when
 //
 //	exit status == 0, failed == 0, skipped == 0, total > 0,
-//	passed (+ warned, only under "warnings: allow") == total, total >= floor
+//	passed (+ warned, only under "warnings: allow") == total, total >= floor,
+//	each named test is among them
 //
 // and fails when a signal says otherwise. When the signals cannot be had (the
 // command did not start, was killed, ran out of time, printed no result or an
@@ -26,10 +27,14 @@
 //	SMOKE_JSON={"v":1,"pass":25,"fail":0,"skip":0,"warn":2,"total":27}
 //
 // In the first form what did not pass counts as failed. In the second the four
-// counts must add up to the total; it may also carry "ids", the list of the
-// total test names, or "ids_sha256", the SHA-256 of the names sorted bytewise
-// and each ended by a newline. Unknown and repeated keys, fractions, signs and
-// exponents are refused.
+// counts must add up to the total; it may also carry the names of the tests,
+//
+//	SMOKE_JSON={"v":1,"pass":2,"fail":0,"skip":0,"warn":0,"total":2,"ids":["adds","removes"]}
+//
+// as many as the total says and each once, or in their place "ids_sha256", the
+// SHA-256 of the names sorted bytewise and each ended by a newline. The line is
+// at most 4 MiB. Unknown and repeated keys, fractions, signs and exponents are
+// refused.
 //
 // human: the four lines below, each exactly once, adding up to the first.
 //
@@ -67,7 +72,33 @@
 // The counts are the worse of the cases and of the totals that a report
 // declares. Where it contradicts itself (totals, plans, a second result of one
 // test) it never passes. What declares no totals can be cut short without a
-// trace: a floor on the number of tests is what tells.
+// trace: a floor on the number of tests, or a list of them, is what tells.
+//
+// Beside reports, what the command prints can only speak against it: a
+// SMOKE_JSON line or a block that would not pass, and the last line of pytest
+// when it counts failures or errors.
+//
+// # Named tests
+//
+// A floor does not notice a test that is taken out when another is put in. A
+// list of names does ([ParseTests]): UTF-8, one name a line, each once, nothing
+// around it. Empty lines and lines that begin with # say nothing; a name that
+// begins with # or \ has a \ in front.
+//
+//	# what must pass
+//	example.com/shop/cart.TestAdd/one
+//	shop.CartTest.ships
+//
+// A named test that is not there is removed, and the run fails. One that did not
+// pass is newly failing, since the list says that it did. Tests that are not
+// named are fine; if one fails it is new. A run whose output gives no names is an
+// error then, unless it fails by itself; of "ids_sha256" only that of exactly the
+// list will do.
+//
+// The name of a test is what its runner calls it: the class (or else the suite)
+// and the name in JUnit, package and test in gotest, the description without the
+// time of bats in TAP. The second test of a name is called "name (2)", in the
+// order of the files' names and of the tests in them.
 //
 // # Report
 //
@@ -84,9 +115,25 @@
 // errored is there when some did, and says how many. Judged by reports of test
 // runners, output_sha256 is that of what sha256sum prints for them, sorted by
 // name, and format joins their names: "gotest+junit". command_sha256 is there only when
-// command was cut short, ids_sha256 only when the tests named themselves. A
-// report is unsigned: it proves nothing about who ran what, so a reader that
-// has its own configuration asks [Report.Under] and never the verdict alone.
+// command was cut short, ids_sha256 only when the tests named themselves, and
+// tests_sha256 only when tests were named: it is that of the list, in the form of
+// ids_sha256. A report is unsigned: it proves nothing about who ran what, so a
+// reader that has its own configuration asks [Report.Under] and never the verdict
+// alone.
+//
+// # Statement
+//
+// For those who sign with tools of their own, [Statement] says the same as an
+// in-toto Statement v1 with a test-result predicate v0.1, canonical and of at most
+// 31 KiB. Its subject is the commit (gitCommit), or without one the raw reports by
+// their SHA-256. result is PASSED, WARNED (passed, with warnings that are allowed)
+// or FAILED; what could not be judged is FAILED, and vaultmesh_verdict says
+// "error". configuration lists the configuration file that judged and the raw
+// reports. passedTests, warnedTests and failedTests are sorted, and there only when
+// it is known how each test ended; vaultmesh_removedTests is there when tests were
+// named. A list of more than 4 KiB, and more than 16 reports, are left out:
+// vaultmesh_omitted then has, under its name, the count and the SHA-256 of the
+// names each ended by a newline; under "reports" that of the lines of sha256sum.
 package smoke
 
 import (
@@ -153,6 +200,8 @@ type Expect struct {
 	// Warnings is "allow" to count warnings as passes. Any other value,
 	// "fail" by name, does not.
 	Warnings string
+	// Tests must all be there. The zero value names none.
+	Tests Tests
 }
 
 func (e Expect) allowsWarnings() bool { return e.Warnings == "allow" }
@@ -184,9 +233,21 @@ func Judge(x Execution, c Counts, e Expect) Report {
 	if err := c.check(); err != nil {
 		return r.failing(Error, err.Error())
 	}
-	r.Passed, r.Failed, r.Errored, r.Warned, r.Skipped, r.Total = c.Passed, c.Failed, c.Errored, c.Warned, c.Skipped, c.Total
-	r.Format, r.IDsSHA256 = c.Format, c.IDsSHA256
 	found := shortfalls(c, x.ExitCode, e)
+	gone, known := e.Tests.missing(c)
+	if !known {
+		const unknown = "which tests ran is not known, and the base names %s: print the names as \"ids\" of the SMOKE_JSON line, or let the tests write a report (JUnit, go test -json, TAP)"
+		why := fmt.Sprintf(unknown, plural(int64(e.Tests.Len()), "test", "tests"))
+		if len(found) == 0 {
+			return r.failing(Error, why)
+		}
+		found = append(found, why)
+	}
+	if len(gone) > 0 {
+		found = append(found, e.Tests.removed(gone))
+	}
+	r.Passed, r.Failed, r.Errored, r.Warned, r.Skipped, r.Total = c.Passed, c.Failed, c.Errored, c.Warned, c.Skipped, c.Total
+	r.Format, r.IDsSHA256, r.TestsSHA256 = c.Format, c.IDsSHA256, e.Tests.SHA256()
 	r.Verdict = Pass
 	if len(found) > 0 {
 		r.Verdict = Fail
@@ -284,12 +345,16 @@ func notes(r Report, e Expect) []string {
 
 // Under judges a report again under an expectation the reader trusts. A pass
 // may become a failure; a failure or an error stays what it is, so a report
-// can never talk its way to a better verdict.
+// can never talk its way to a better verdict. A report does not carry the names
+// of tests: where some are expected, it must have been judged by that very list.
 func (r Report) Under(e Expect) Report {
 	if r.Verdict != Pass {
 		return r
 	}
 	found := shortfalls(r.counts(), r.ExitCode, e)
+	if e.Tests.Len() > 0 && r.TestsSHA256 != e.Tests.SHA256() {
+		found = append(found, fmt.Sprintf("it was not judged by the %s that must be there", plural(int64(e.Tests.Len()), "test", "tests")))
+	}
 	if err := e.check(); err != nil {
 		found = append(found, err.Error())
 	} else {

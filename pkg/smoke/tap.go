@@ -18,7 +18,11 @@ var (
 	tapChild = regexp.MustCompile(`^(?: {4}|\t)not ok(?:[ \t]|$)`)
 	// tapTorn is what is left of "not ok" when somebody printed in between, and
 	// tapBuried what follows when somebody printed in front.
-	tapTorn   = regexp.MustCompile(`^(?:not|ot|t)(?:[ \t]|$)`)
+	tapTorn = regexp.MustCompile(`^(?:not|ot|t)(?:[ \t]|$)`)
+	// tapTook is the time that bats --timing puts behind a name. With it no test
+	// would have the same name twice.
+	tapTook   = regexp.MustCompile(`(\S) in \d+(?:ms|sec)$`)
+	tapGaveUp = regexp.MustCompile(`^(?: {4}|\t)+Bail out!`)
 	tapBuried = regexp.MustCompile(`not ok[ \t]+[\d-]`)
 )
 
@@ -146,7 +150,8 @@ func (r *tap) point(n int, line string) error {
 		}
 	}
 	r.braced = strings.HasSuffix(c.ID, "{")
-	if c.ID = strings.TrimSpace(strings.TrimSuffix(c.ID, "{")); c.ID == "" {
+	c.ID = tapTook.ReplaceAllString(strings.TrimSpace(strings.TrimSuffix(c.ID, "{")), "$1")
+	if c.ID == "" {
 		c.ID = "test " + strconv.FormatInt(id, 10)
 	}
 	r.last, r.out = &c, text{}
@@ -172,6 +177,8 @@ func (r *tap) beside(n int, line string) {
 		r.yaml = trimmed != "..."
 	case trimmed == "---":
 		r.yaml = true
+	case tapGaveUp.MatchString(line):
+		r.suite.problem("line %d: a subtest gave up the run", n)
 	case !tapChild.MatchString(line) || tapDirective.MatchString(line):
 	case r.braced && r.last != nil:
 		r.blame(n)
