@@ -178,6 +178,7 @@ scenario_green_change() {
   change green-change sh -c 'echo more >>one.txt'
   must_pass runs pull_request covenant-enforce.yml green-change
   says green-change 'PASS +3/3'
+  says green-change 'COVENANT 1 integrity +✅ pass'
 }
 
 scenario_red_change() {
@@ -190,7 +191,8 @@ scenario_red_change() {
 scenario_change_that_edits_its_gate() {
   change edits-its-gate sh -c ": >two.txt; sed -i 's/expect: 3/expect: 1/' remembrancer.yaml; printf '%s\\n' '#!/bin/sh' 'echo SMOKE_JSON={\\\"pass\\\":1,\\\"total\\\":1}' >SMOKE_TEST.sh"
   must_fail runs pull_request covenant-enforce.yml edits-its-gate
-  says edits-its-gate 'expected (at least )?3'
+  says edits-its-gate '1/1 tests passed, at least 3 expected'
+  says edits-its-gate 'integrity/gate-owned +2 changed; approval cannot be known here'
 }
 
 scenario_queued_change() {

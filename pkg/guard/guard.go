@@ -17,8 +17,9 @@
 // workflow_dispatch are trusted, but their result is not posted at the change's
 // head. Hence an approval that comes after the guard has run does not call it
 // again: whoever approves runs the failed job again, and it reads everything
-// anew (a workflow that also has the type labeled is called by a label). Nor does an approval that is taken back later: the rules of the branch
-// should demand the review of code owners too, and dismiss stale ones.
+// anew (a workflow that also has the type labeled is called by a label). Nor
+// does an approval that is taken back later: the rules of the branch should
+// demand the review of code owners too, and dismiss stale ones.
 //
 // # What is read
 //
