@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # what lib.sh sets
 # Workflows as a user has them: a repository that init put under the covenant,
 # with the workflows that init wrote, its changes, and a real bare remote, all
 # through act with real containers. Sourced by lib.sh.
