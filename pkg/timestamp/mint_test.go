@@ -141,7 +141,7 @@ type recipe struct {
 	wrongDigest                                 bool
 	certID                                      []byte // the attribute's value
 	certIDType                                  asn1.ObjectIdentifier
-	spoilSignature, signContent                 bool
+	spoilSignature                              bool
 	signWith                                    crypto.Signer
 }
 
