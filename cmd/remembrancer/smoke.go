@@ -325,7 +325,7 @@ func (w *world) namedTests(p *project) (smoke.Tests, error) {
 }
 
 func (w *world) listOfTests(p *project, name string) (data []byte, where string, err error) {
-	base, err := w.base()
+	base, err := w.configBase(p)
 	if err != nil {
 		return nil, "", err
 	}
@@ -351,7 +351,7 @@ func (w *world) listOfTests(p *project, name string) (data []byte, where string,
 // fileOfBase reads a file of the commit that a change is judged by; where there
 // is no change, of the work tree.
 func (w *world) fileOfBase(p *project, name string) (data []byte, where string, err error) {
-	base, err := w.base()
+	base, err := w.configBase(p)
 	if err != nil {
 		return nil, "", err
 	}
@@ -469,8 +469,46 @@ func (w *world) refuseSecrets() error {
 	return nil
 }
 
-// base returns the commit that a change is judged by; zero where none is judged,
-// since on other events the commit itself is what was merged.
+// configBase returns the commit whose configuration judges: a change's base, and
+// where a branch was pushed to, what it was at before, so that a push is judged
+// by what judged its changes. It is zero where the commit itself is all there is:
+// on other events, for a new branch, and where the covenant begins with the push.
+func (w *world) configBase(p *project) (gitrepo.Hash, error) {
+	base, err := w.base()
+	if err != nil || !base.IsZero() || w.getenv("GITHUB_EVENT_NAME") != "push" || w.getenv("GITHUB_EVENT_PATH") == "" {
+		return base, err
+	}
+	r := action.NewRunner(w.getenv, io.Discard, w.rand, smokeSpec) // to read the event with
+	if !r.InActions() {
+		return base, nil
+	}
+	e, err := r.Event()
+	if err != nil {
+		return base, err
+	}
+	payload, err := e.Payload()
+	if err != nil {
+		return base, err
+	}
+	text := gjson.GetBytes(payload, "before").String()
+	if text == "" { // what was pushed is no branch
+		return base, nil
+	}
+	before, err := gitrepo.ParseHash(text)
+	if err != nil || before.IsZero() {
+		return gitrepo.Hash{}, err
+	}
+	t, err := p.repo.TreeAt(before)
+	if err != nil {
+		return gitrepo.Hash{}, fmt.Errorf("the commit before this push, whose configuration judges it, is not here: %w; check out with fetch-depth: 0", err)
+	}
+	if _, err := t.Blob(config.FileName); errors.Is(err, fs.ErrNotExist) {
+		return gitrepo.Hash{}, nil
+	}
+	return before, err
+}
+
+// base returns the commit that a change is judged by; zero where none is judged.
 func (w *world) base() (gitrepo.Hash, error) {
 	field := map[string]string{"pull_request": "pull_request.base.sha", "merge_group": "merge_group.base_sha"}[w.getenv("GITHUB_EVENT_NAME")]
 	r := action.NewRunner(w.getenv, io.Discard, w.rand, smokeSpec) // to read the event with
@@ -495,7 +533,7 @@ func (w *world) base() (gitrepo.Hash, error) {
 // takeBaseConfig replaces the configuration of a change by that of its base: a
 // change must not choose how it is judged.
 func (w *world) takeBaseConfig(p *project, _ *action.Runner) error {
-	base, err := w.base()
+	base, err := w.configBase(p)
 	if err != nil || base.IsZero() {
 		return err
 	}
