@@ -161,10 +161,10 @@ func TestMarkdownIsFrozenAndBounded(t *testing.T) {
 }
 
 func TestManyFindingsAreCounted(t *testing.T) {
-	v := judge.Sum([]judge.Check{judge.Judged("hygiene/links", "", "", make([]judge.Finding, 60)...)}, nil)
+	v := judge.Sum([]judge.Check{judge.Judged("hygiene/links", "", "", make([]judge.Finding, 30)...)}, nil)
 	assert.Assert(t, strings.Contains(v.Text(), "     and 10 more\n"))
 	assert.Assert(t, strings.Contains(v.Markdown("t", escape), ": and 10 more\n"))
-	assert.Equal(t, len(v.Checks[0].Findings), 60)
+	assert.Equal(t, len(v.Checks[0].Findings), 30)
 }
 
 func TestNoTextSteersATerminal(t *testing.T) {

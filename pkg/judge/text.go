@@ -10,7 +10,7 @@ import (
 
 // What a person reads is bounded; the data is not.
 const (
-	shownFindings = 50
+	shownFindings = 20
 	shownMarkdown = 200 << 10 // bytes
 )
 
