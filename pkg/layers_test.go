@@ -24,10 +24,10 @@ const module = "github.com/vaultmesh/remembrancer/"
 // above its own, never from its own or from below.
 var layers = [][]string{
 	{"pkg/durable", "pkg/action", "pkg/openpgp", "pkg/judge", "pkg/process", "pkg/timestamp"},
-	{"pkg/receipt", "pkg/checkpoint", "pkg/legacy"},
+	{"pkg/receipt", "pkg/checkpoint", "pkg/legacy", "pkg/archive"},
 	{"pkg/proof", "pkg/ledger", "pkg/set"},
-	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/index", "pkg/config"},
-	{"pkg/gitrepo"},
+	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/release", "pkg/index", "pkg/config"},
+	{"pkg/gitrepo", "pkg/tsa"},
 	{"pkg/forge"}, // names commits and trees as gitrepo does
 	{"pkg/publish", "pkg/guard", "pkg/enforce"},
 	{"cmd/remembrancer", "examples/verify"},
@@ -55,7 +55,7 @@ var users = map[string][]string{
 }
 
 // helpers are packages that only tests import.
-var helpers = []string{"pkg/gitrepo/gitservertest", "pkg/forge/forgetest"}
+var helpers = []string{"pkg/forge/forgetest", "pkg/gitrepo/gitservertest", "pkg/tsa/tsatest"}
 
 // imports returns what each package of the module imports, tests left out.
 func imports(t *testing.T) map[string][]string {

@@ -52,6 +52,11 @@
 //	  app: 15368                      # the App that must post them (15368 is GitHub Actions); 0: any source, which anybody can forge
 //	  publisher-app: 0                # the App that publishes, and may pass the rules; 0: none
 //	  reviews: 1                      # approvals a change needs, by code owners; 0 to 10
+//	release:
+//	  artifacts: []                   # patterns of what is signed, in the work tree after a build; empty: covenants.artifacts
+//	  authorities: []                 # names of time-stamping authorities below ops/certs/tsa; empty: all that are there
+//	  timestamps: all                 # all | any | how many under distinct roots are needed, 1 to 9
+//	  tag-prefix: v                   # what the tag of a release begins with
 //	paths:
 //	  docs: docs/REMEMBRANCER.md
 //	  ops: ops
@@ -87,6 +92,7 @@ type Config struct {
 	Ledger    Ledger
 	Publish   Publish
 	Enforce   Rules
+	Release   Release
 	Paths     Paths
 }
 
@@ -179,6 +185,22 @@ type Rules struct {
 	Reviews      int      // approvals by code owners, 0 to 10
 }
 
+// Release says what a release signs, and how often that is time-stamped.
+type Release struct {
+	Artifacts   []string // patterns; empty: those of Covenants
+	Authorities []string // names of time-stamping authorities; empty: all that are pinned
+	Timestamps  string   // "all", "any", or a number from "1" to "9"
+	TagPrefix   string   // may be empty
+}
+
+// Signed returns the patterns of what a release signs.
+func (c Config) Signed() []string {
+	if len(c.Release.Artifacts) > 0 {
+		return c.Release.Artifacts
+	}
+	return c.Covenants.Artifacts
+}
+
 // Paths says where things are in the repository.
 type Paths struct {
 	Docs      string   // the file that holds the root line
@@ -218,6 +240,7 @@ func Default() Config {
 			App:     15368, // GitHub Actions
 			Reviews: 1,
 		},
+		Release: Release{Timestamps: "all", TagPrefix: "v"},
 		Paths: Paths{
 			Docs:      "docs/REMEMBRANCER.md",
 			Ops:       "ops",

@@ -53,6 +53,7 @@ publish:
   author: A. B. <a@b.example>
   workflow: .github/workflows/ci.yaml
 enforce: {checks: [build], app: 0, publisher-app: 77, reviews: 2}
+release: {artifacts: ["out/*"], authorities: [freetsa, digicert], timestamps: 2, tag-prefix: app/v}
 paths:
   docs: docs/M.md
   ops: deep/ops
@@ -80,6 +81,7 @@ paths:
 		Ledger:  Ledger{Mode: Advisory},
 		Publish: Publish{Branch: "trunk", ClaimBranch: "r/claim", PublishRef: "ledger", CommitMode: "api", Author: Author{"A. B.", "a@b.example"}, Workflow: ".github/workflows/ci.yaml"},
 		Enforce: Rules{Checks: []string{"build"}, PublisherApp: 77, Reviews: 2},
+		Release: Release{Artifacts: []string{"out/*"}, Authorities: []string{"freetsa", "digicert"}, Timestamps: "2", TagPrefix: "app/v"},
 		Paths:   Paths{Docs: "docs/M.md", Ops: "deep/ops", GateOwned: []string{"**/*.sh", "ops/**"}},
 	})
 }
@@ -88,10 +90,10 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 	const v = "version: 1\n"
 	for _, tc := range []struct{ name, file, err string }{
 		{"unknown key", v + "smoke:\n  expct: 27\n", `r.yaml:3: unknown key "expct"; did you mean "expect"? known keys: run, expect, warnings, timeout, format, mode, tests, suite, results`},
-		{"unknown key, swapped letters", v + "pulbish: {}\n", `r.yaml:2: unknown key "pulbish"; did you mean "publish"? known keys: version, origin, smoke, covenants, ledger, publish, enforce, paths`},
+		{"unknown key, swapped letters", v + "pulbish: {}\n", `r.yaml:2: unknown key "pulbish"; did you mean "publish"? known keys: version, origin, smoke, covenants, ledger, publish, enforce, release, paths`},
 		{"unknown key, underscore", v + "paths: {gate_owned: [a]}\n", `r.yaml:2: unknown key "gate_owned"; did you mean "gate-owned"? known keys: docs, ops, gate-owned`},
 		{"unknown key, nothing near", v + "ledger: {threshold: 1}\n", `r.yaml:2: unknown key "threshold"; known keys: mode`},
-		{"key of a section at the top", v + "expect: 27\n", `r.yaml:2: unknown key "expect"; known keys: version, origin, smoke, covenants, ledger, publish, enforce, paths`},
+		{"key of a section at the top", v + "expect: 27\n", `r.yaml:2: unknown key "expect"; known keys: version, origin, smoke, covenants, ledger, publish, enforce, release, paths`},
 		{"repeated key", v + "smoke:\n  expect: 27\n  mode: enforce\n  expect: 1\n", `r.yaml:5: key "expect" is given twice, first on line 3`},
 		{"repeated section", v + "smoke: {expect: 27}\nsmoke: {expect: 1}\n", `r.yaml:3: key "smoke" is given twice, first on line 2`},
 		{"all mistakes at once", "version: 2\nsmoke:\n  expect: -1\n  mode: off\n", "r.yaml:1: version: found 2, wanted 1\nr.yaml:3: expect: found -1, wanted a whole number such as 27\nr.yaml:4: mode: found \"off\", wanted enforce, advisory"},
@@ -100,7 +102,7 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 		{"comments only", "# nothing\n", `r.yaml: the file is empty, wanted at least "version: 1"`},
 		{"no version", "smoke: {expect: 1}\n", `r.yaml: version is missing, wanted "version: 1"`},
 		{"version as text", "version: '1'\n", `r.yaml:1: version: found the text "1", wanted a whole number such as 27`},
-		{"a list", "- version\n", `r.yaml:1: the file: found a list, wanted a mapping with keys of version, origin, smoke, covenants, ledger, publish, enforce, paths`},
+		{"a list", "- version\n", `r.yaml:1: the file: found a list, wanted a mapping with keys of version, origin, smoke, covenants, ledger, publish, enforce, release, paths`},
 		{"two documents", v + "---\n" + v, `r.yaml:2: found a second document, wanted one`},
 		{"anchor", v + "smoke: &a {expect: 1}\n", `r.yaml:2: found the anchor "a", wanted the value alone`},
 		{"alias", v + "smoke: {mode: &m enforce}\nledger: {mode: *m}\n", "r.yaml:2: found the anchor \"m\", wanted the value alone\nr.yaml:3: found an alias, wanted the value itself"},
@@ -114,7 +116,7 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 		{"not UTF-8", v + "# \xff\n", `r.yaml:2: not UTF-8`},
 		{"too long", v + strings.Repeat("#\n", maxFile/2), `r.yaml: 65547 bytes, wanted at most 65536`},
 		{"not YAML", v + "smoke: [\n", `r.yaml:2: not YAML: did not find expected node content`},
-		{"number as a key", v + "1: a\n", `r.yaml:2: found 1 as a key; known keys: version, origin, smoke, covenants, ledger, publish, enforce, paths`},
+		{"number as a key", v + "1: a\n", `r.yaml:2: found 1 as a key; known keys: version, origin, smoke, covenants, ledger, publish, enforce, release, paths`},
 		{"empty section", v + "smoke:\n", `r.yaml:2: smoke: found nothing, wanted a mapping with keys of run, expect, warnings, timeout, format, mode, tests, suite, results`},
 
 		{"text for a number", v + "smoke: {expect: many}\n", `r.yaml:2: expect: found the text "many", wanted a whole number such as 27`},
@@ -167,6 +169,12 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 		{"check name", v + "enforce: {checks: [' a']}\n", `r.yaml:2: checks: found " a", wanted the name of a check, such as smoke-test`},
 		{"app name", v + "enforce: {app: github-actions}\n", `r.yaml:2: app: found the text "github-actions", wanted a whole number such as 27`},
 		{"reviews", v + "enforce: {reviews: 11}\n", `r.yaml:2: reviews: found 11, wanted 0 to 10`},
+		{"timestamps", v + "release: {timestamps: both}\n", `r.yaml:2: timestamps: found "both", wanted all, any, or a number from 1 to 9`},
+		{"no timestamps", v + "release: {timestamps: 0}\n", `r.yaml:2: timestamps: found "0", wanted all, any, or a number from 1 to 9`},
+		{"timestamps in octal", v + "release: {timestamps: 0x2}\n", `r.yaml:2: timestamps: found "0x2", wanted all, any, or a number from 1 to 9`},
+		{"authority", v + "release: {authorities: [FreeTSA]}\n", `r.yaml:2: authorities: found "FreeTSA", wanted a name of small letters, digits and hyphens, such as licence-headers`},
+		{"authority twice", v + "release: {authorities: [a, a]}\n", `r.yaml:2: authorities: the name "a" is given twice`},
+		{"tag prefix", v + "release: {tag-prefix: refs/tags/v}\n", `r.yaml:2: tag-prefix: found "refs/tags/v", wanted what a tag begins with, such as v`},
 		{"suite outside", v + "smoke: {suite: /tmp/x}\n", `r.yaml:2: suite: found "/tmp/x", wanted a path inside the repository, such as docs/REMEMBRANCER.md, without ".."`},
 		{"glued stars", v + "paths: {gate-owned: [ops/a**]}\n", `r.yaml:2: gate-owned: found "ops/a**", wanted a pattern inside the repository, such as ops/** or SMOKE_TEST.sh; ** stands alone between slashes`},
 	} {
@@ -176,6 +184,15 @@ func TestMistakesAreNamedWithTheirLine(t *testing.T) {
 			assert.DeepEqual(t, got, Config{})
 		})
 	}
+}
+
+func TestAReleaseSignsWhatCovenantsAskEvidenceFor(t *testing.T) {
+	var c Config
+	assert.Equal(t, len(c.Signed()), 0)
+	c.Covenants.Artifacts = []string{"a"}
+	assert.DeepEqual(t, c.Signed(), []string{"a"})
+	c.Release.Artifacts = []string{"b"}
+	assert.DeepEqual(t, c.Signed(), []string{"b"})
 }
 
 func TestErrorsAreBounded(t *testing.T) {
@@ -214,6 +231,11 @@ func TestWantsAcceptAndRefuse(t *testing.T) {
 			"author", wantAuthor,
 			[]string{"Remembrancer Bot <bot@vaultmesh.org>", "B <b@c>", "Zoë <z@e>"},
 			[]string{"", "a", "<a@b>", " <a@b>", "a<b@c>", "a <b>", "a <b@c> ", "a <b@c@d>", "a\nb <b@c>", "a  <a@b>"},
+		},
+		{
+			"tag prefix", wantTagPrefix,
+			[]string{"", "v", "release-", "app/v", "1."},
+			[]string{"-v", "/v", "v ", "a..", "v~", "refs/v", strings.Repeat("v", 51)},
 		},
 		{
 			"workflow", wantWorkflow,
@@ -290,6 +312,10 @@ func TestWhatIsRenderedReadsBackTheSame(t *testing.T) {
 		}
 		c.Enforce.Checks = some(wantCheckName, "checks")
 		c.Enforce.App, c.Enforce.PublisherApp = rapid.Int64Range(0, 1<<31-1).Draw(t, "app"), rapid.Int64Range(0, 3).Draw(t, "publisher-app")
+		c.Release = Release{
+			Artifacts: some(wantPattern, "release artifacts"), Timestamps: rapid.SampledFrom([]string{"all", "any", "1", "9"}).Draw(t, "timestamps"),
+			Authorities: rapid.SampledFrom([][]string{nil, {"freetsa"}, {"1", "null"}}).Draw(t, "authorities"), TagPrefix: text(wantTagPrefix).Draw(t, "tag-prefix"),
+		}
 		c.Enforce.Reviews = rapid.IntRange(0, maxReviews).Draw(t, "reviews")
 		file := Render(c)
 		got, err := Parse(FileName, file)

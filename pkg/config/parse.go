@@ -188,6 +188,18 @@ func (p *parser) file(n *yaml.Node, c *Config) {
 			{"publisher-app", p.app(&c.Enforce.PublisherApp)},
 			{"reviews", p.atMost(&c.Enforce.Reviews, maxReviews)},
 		})},
+		{"release", p.section([]field{
+			{"artifacts", p.texts(&c.Release.Artifacts, 0, wantPattern)},
+			{"authorities", p.names(&c.Release.Authorities)},
+			{"timestamps", func(key string, n *yaml.Node) {
+				// A number needs no quotes for us to know what is meant.
+				if p.plain(n) && n.Kind == yaml.ScalarNode && n.ShortTag() == "!!int" {
+					n.Tag = "!!str"
+				}
+				p.text(&c.Release.Timestamps, wantQuorum)(key, n)
+			}},
+			{"tag-prefix", p.text(&c.Release.TagPrefix, wantTagPrefix)},
+		})},
 		{"paths", p.section([]field{
 			{"docs", p.text(&c.Paths.Docs, wantPath)},
 			{"ops", p.text(&c.Paths.Ops, wantPath)},
@@ -410,6 +422,21 @@ func (p *parser) texts(into *[]string, least int, w want) func(string, *yaml.Nod
 	}
 }
 
+// names reads a list of small names, each given once; an empty one is nil.
+func (p *parser) names(into *[]string) func(string, *yaml.Node) {
+	return func(key string, n *yaml.Node) {
+		var list []string
+		p.texts(&list, 0, wantName)(key, n)
+		for i, name := range list {
+			if slices.Contains(list[:i], name) {
+				p.fail(n.Line, "%s: the name %q is given twice", key, name)
+				return
+			}
+		}
+		*into = list
+	}
+}
+
 // custom reads the user's own checks: mappings of name, run and timeout.
 func (p *parser) custom(into *[]Custom) func(string, *yaml.Node) {
 	return func(key string, n *yaml.Node) {
@@ -594,6 +621,22 @@ func wantClaim(s string) string {
 		return ""
 	}
 	return strings.Join(covenantNames, ", ") + ", or a check of one, such as proof-chain/genesis"
+}
+
+func wantQuorum(s string) string {
+	if s == "all" || s == "any" || len(s) == 1 && s >= "1" && s <= "9" {
+		return ""
+	}
+	return "all, any, or a number from 1 to 9"
+}
+
+// wantTagPrefix accepts what a tag's name can begin with; what follows it is a
+// version.
+func wantTagPrefix(s string) string {
+	if len(s) <= 50 && (s == "" || wantBranch(s+"1") == "") {
+		return ""
+	}
+	return "what a tag begins with, such as v"
 }
 
 // wantCheckName: GitHub shows the name of a check on one line.

@@ -12,7 +12,8 @@
 //  3. exactly the checkpoint's number of entries, which hash to its root, with
 //     the edge of the same tree
 //  4. every line encodes back to itself, and no (id, fingerprint) comes twice
-//  5. every receipt is signed by its issuer, and the issuer is trusted
+//  5. every receipt is signed by its issuer, and the issuer is trusted at its
+//     index: see [KeyChange] for keys that were rotated away or revoked
 //  6. every sequenced receipt file is there and is what was sequenced
 //  7. one root line in the index document, equal to the root, and the badge
 //     recomputed
@@ -299,9 +300,12 @@ func (p *Proven) under(t *Trust) *Proven {
 		return &Proven{}
 	}
 	var certs []byte
-	for _, f := range t.Keys.Fingerprints() {
-		k, _ := t.Keys.Lookup(f)
-		certs = append(certs, k.Binary()...)
+	for _, ring := range []*openpgp.Keyring{t.Keys, t.Retired} {
+		certs = append(certs, "keyring\n"...)
+		for _, f := range ring.Fingerprints() {
+			k, _ := ring.Lookup(f)
+			certs = append(certs, k.Binary()...)
+		}
 	}
 	if keys := t.ID() + digest(certs); p.trust != keys || p.entries == nil {
 		*p = Proven{trust: keys, entries: map[checkpoint.Hash]proven{}}
@@ -389,8 +393,7 @@ func Audit(t Tree, opts Options) *Report {
 			r.add(5+i, name, "", unreadable{errors.New("not judged: the entries could not be read")})
 		}
 	} else {
-		r.add(5, checkSignatures, fmt.Sprintf("every receipt is signed by its issuer; %d trust anchors", len(trust.Keys.Fingerprints())),
-			checkIssuers(r.Entries, leaves, known, trust.Keys, opts.Now))
+		r.add(5, checkSignatures, anchorsOf(trust), checkIssuers(r.Entries, leaves, known, trust, opts.Now))
 		n, err := checkFiles(t, l, r.Entries)
 		r.add(6, checkReceipts, fmt.Sprintf("%d files are what was sequenced", n), err)
 	}
@@ -629,20 +632,34 @@ type sealKey struct {
 	signer openpgp.Fingerprint
 }
 
-// checkIssuers is check 5.
-func checkIssuers(entries []receipt.Entry, leaves []checkpoint.Hash, known *Proven, keys *openpgp.Keyring, now time.Time) error {
+func anchorsOf(trust *Trust) string {
+	s := fmt.Sprintf("every receipt is signed by its issuer; %d trust anchors", len(trust.Keys.Fingerprints()))
+	if n := len(trust.Retired.Fingerprints()); n > 0 {
+		s += fmt.Sprintf(", %d retired keys as far as the log lets them", n)
+	}
+	return s
+}
+
+// checkIssuers is check 5. A signature must verify under the certificate that
+// the key is judged by, and the key must count at the entry's index. Only the
+// former is remembered: the latter changes with what the log says later.
+func checkIssuers(entries []receipt.Entry, leaves []checkpoint.Hash, known *Proven, trust *Trust, now time.Time) error {
+	keys, err := trust.standing(entries, leaves)
+	if err != nil {
+		return err
+	}
 	own := make([]bool, len(entries))
 	if err := eachParallel(len(entries), func(i int) error {
 		if was, ok := known.entries[leaves[i]]; ok {
 			own[i] = was.issued
-			return nil
+			return keys.check(i, entries[i])
 		}
-		issued, err := entries[i].Verify(keys, now)
+		issued, err := entries[i].Verify(keys.keys, now)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", i, err)
 		}
 		own[i] = issued
-		return nil
+		return keys.check(i, entries[i])
 	}); err != nil {
 		return err
 	}

@@ -27,8 +27,16 @@ type Chain struct {
 	// Entries are the admitted receipts, of an audit that passed: their subjects
 	// state digests.
 	Entries []receipt.Entry
-	Now     time.Time
+	// Stamps judges the time stamps of a file; nil: no authority is trusted.
+	Stamps Stamps
+	Now    time.Time
 }
+
+// Stamps judges the time stamps of a file. file is its name in its folder, there
+// are the names of the files in that folder, and read returns one of them. It
+// returns who stamped it when, and what is wrong, "" for nothing; an error says
+// why that cannot be judged.
+type Stamps func(file string, data []byte, there []string, read func(name string) ([]byte, error)) (evidence []string, wrong string, err error)
 
 // The checks of the proof-chain covenant.
 var (
@@ -38,8 +46,8 @@ var (
 	genesisClaim   = claim{"proof-chain/genesis", "the genesis has digest, signature and timestamp"}
 )
 
-// errTimestamp: what cannot be verified is no evidence.
-var errTimestamp = errors.New("an RFC 3161 token cannot be verified by this build")
+// errNoAuthority: what cannot be verified is no evidence.
+var errNoAuthority = errors.New("no time-stamping authority is trusted")
 
 // The genesis of a repository.
 const (
@@ -55,8 +63,8 @@ const (
 //     name; a file that states another one fails it;
 //   - proof-chain/signature: a detached OpenPGP signature FILE.asc by a trust
 //     anchor;
-//   - proof-chain/timestamp: an RFC 3161 token FILE.tsr. Nothing here can verify
-//     one, so a token that is there is an error.
+//   - proof-chain/timestamp: RFC 3161 tokens FILE.tsr or FILE.<authority>.tsr, which
+//     the chain's Stamps judges. What it says of them is the check's evidence.
 //
 // A pattern that names nothing fails. Files of evidence are no artifacts.
 func Artifacts(c Chain, patterns []string) []judge.Check {
@@ -69,7 +77,13 @@ func Artifacts(c Chain, patterns []string) []judge.Check {
 		return checks
 	}
 	names, missing, err := c.find(patterns)
-	for i, judgeOne := range []func(string) (string, error){c.digest, c.signature, c.timestamp} {
+	var stamped []string
+	timestamp := func(name string) (string, error) {
+		evidence, wrong, err := c.timestamp(name)
+		stamped = append(stamped, evidence...)
+		return wrong, err
+	}
+	for i, judgeOne := range []func(string) (string, error){c.digest, c.signature, timestamp} {
 		k := all[i]
 		if err != nil {
 			checks = append(checks, judge.Unjudged(k.id, k.text, err))
@@ -85,7 +99,11 @@ func Artifacts(c Chain, patterns []string) []judge.Check {
 				findings = append(findings, judge.Finding{Path: name, Message: f, Fix: fixes[k.id](name)})
 			}
 		}
-		checks = append(checks, verdictOn(k, fmt.Sprintf("%d artifacts", len(names)), findings, unread))
+		check := verdictOn(k, fmt.Sprintf("%d artifacts", len(names)), findings, unread)
+		if k == timestampClaim {
+			check.Evidence = stamped
+		}
+		checks = append(checks, check)
 	}
 	return checks
 }
@@ -103,9 +121,7 @@ var fixes = map[string]func(string) string{
 		return "cd " + quoted(path.Dir(p)) + " && sha256sum " + quoted(path.Base(p)) + " >> SHA256SUMS"
 	},
 	signatureClaim.id: func(p string) string { return "gpg --armor --detach-sign " + quoted(p) },
-	timestampClaim.id: func(p string) string {
-		return "openssl ts -query -data " + quoted(p) + " -sha256 -cert; what a timestamp authority answers is its .tsr"
-	},
+	timestampClaim.id: func(p string) string { return "remembrancer timestamp " + quoted(p) },
 }
 
 // quoted returns a path as a shell takes it for one word: it may be a stranger's.
@@ -122,7 +138,7 @@ func quoted(p string) string {
 func Genesis(c Chain) judge.Check {
 	k := genesisClaim
 	var there, absent []string
-	for _, name := range []string{GenesisFile, GenesisArchive, GenesisArchive + ".asc", GenesisArchive + ".tsr"} {
+	for _, name := range []string{GenesisFile, GenesisArchive, GenesisArchive + ".asc"} {
 		_, err := c.read(name)
 		switch {
 		case err == nil:
@@ -141,8 +157,13 @@ func Genesis(c Chain) judge.Check {
 		findings = append(findings, judge.Finding{Path: name, Message: "is missing"})
 	}
 	var unread error
+	var stamped []string
 	if !slices.Contains(absent, GenesisArchive) {
-		for _, judgeOne := range []func(string) (string, error){c.digest, c.signature, c.timestamp} {
+		timestamp := func(name string) (wrong string, err error) {
+			stamped, wrong, err = c.timestamp(name)
+			return wrong, err
+		}
+		for _, judgeOne := range []func(string) (string, error){c.digest, c.signature, timestamp} {
 			f, err := judgeOne(GenesisArchive)
 			if err != nil {
 				unread = errors.Join(unread, fmt.Errorf("%s: %w", GenesisArchive, err))
@@ -151,7 +172,9 @@ func Genesis(c Chain) judge.Check {
 			}
 		}
 	}
-	return verdictOn(k, strings.Join(there, ", "), findings, unread)
+	check := verdictOn(k, strings.Join(there, ", "), findings, unread)
+	check.Evidence = stamped
+	return check
 }
 
 // evidence says whether a path is that of evidence, which is about others.
@@ -312,13 +335,52 @@ func (c Chain) signature(name string) (string, error) {
 	return fmt.Sprintf("%s.asc is no good signature of a trusted key: %s", path.Base(name), strings.ReplaceAll(why.Error(), "\n", "; ")), nil
 }
 
-// timestamp says what is wrong with an artifact's timestamp, "" for nothing.
-func (c Chain) timestamp(name string) (string, error) {
-	switch _, there, err := c.optional(name + ".tsr"); {
-	case err != nil:
-		return "", err
-	case !there:
-		return path.Base(name) + ".tsr is missing", nil
+// timestamp says what is wrong with an artifact's timestamps, "" for nothing, and
+// what they say.
+func (c Chain) timestamp(name string) (evidence []string, wrong string, err error) {
+	folder, file := path.Split(name)
+	there, err := c.list(folder)
+	if err != nil {
+		return nil, "", err
 	}
-	return "", fmt.Errorf("%s.tsr: %w", path.Base(name), errTimestamp)
+	// Another file's token is none of this one's: only Stamps knows their names.
+	if !slices.ContainsFunc(there, func(n string) bool { return strings.HasPrefix(n, file+".") && path.Ext(n) == ".tsr" }) {
+		return nil, file + ".tsr is missing", nil
+	}
+	if c.Stamps == nil {
+		return nil, "", errNoAuthority
+	}
+	data, err := c.read(name)
+	if err != nil {
+		return nil, "", err
+	}
+	return c.Stamps(file, data, there, func(n string) ([]byte, error) { return c.read(folder + n) })
+}
+
+// list returns the names of the files in a folder, "" or ending in a slash, of the
+// tree and of the work tree.
+func (c Chain) list(folder string) (names []string, err error) {
+	add := func(p string) {
+		if rel, ok := strings.CutPrefix(p, folder); ok && !strings.Contains(rel, "/") && !slices.Contains(names, rel) {
+			names = append(names, rel)
+		}
+	}
+	if err := c.Tree.Walk(strings.TrimSuffix(folder, "/"), func(p string, _ fs.FileMode, _ string) error {
+		add(p)
+		return nil
+	}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if c.Files != nil {
+		entries, err := fs.ReadDir(c.Files, path.Clean(folder))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			if !e.IsDir() {
+				add(folder + e.Name())
+			}
+		}
+	}
+	return names, nil
 }

@@ -3,6 +3,7 @@ package covenant_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -232,7 +233,27 @@ func chain(t testing.TB, r *tree) covenant.Chain {
 	t.Helper()
 	trust, err := covenant.LoadTrust(r, layout)
 	assert.NilError(t, err)
-	return covenant.Chain{Tree: r, Trust: trust, Now: now}
+	return covenant.Chain{Tree: r, Trust: trust, Now: now, Stamps: stamps}
+}
+
+// stamps believes a token that says "stamp of" its file.
+func stamps(file string, data []byte, there []string, read func(string) ([]byte, error)) ([]string, string, error) {
+	for _, name := range []string{file + ".tsr", file + ".one.tsr"} {
+		if !slices.Contains(there, name) {
+			continue
+		}
+		token, err := read(name)
+		switch {
+		case err != nil:
+			return nil, "", err
+		case string(token) == "stamp of "+string(data):
+			return []string{name + " is good"}, "", nil
+		case string(token) == "stranger's":
+			return nil, "", errors.New(name + " is of nobody known")
+		}
+		return nil, name + " is bad", nil
+	}
+	return nil, file + ".tsr is missing", nil
 }
 
 func TestArtifactsWithoutEvidenceFail(t *testing.T) {
@@ -251,7 +272,19 @@ func TestArtifactsWithoutEvidenceFail(t *testing.T) {
 		says string
 	}{
 		{"no token", func(*tree, *covenant.Chain) {}, "PPF", "dist/app.tar.gz: app.tar.gz.tsr is missing"},
-		{"a token that nothing can verify", func(r *tree, _ *covenant.Chain) { r.put("dist/app.tar.gz.tsr", "token") }, "PPE", ""},
+		{"a good token", func(r *tree, _ *covenant.Chain) { r.put("dist/app.tar.gz.tsr", "stamp of app") }, "PPP", ""},
+		{"a good token of a named authority", func(r *tree, _ *covenant.Chain) { r.put("dist/app.tar.gz.one.tsr", "stamp of app") }, "PPP", ""},
+		{"a token of something else", func(r *tree, _ *covenant.Chain) { r.put("dist/app.tar.gz.tsr", "stamp of old") }, "PPF", "dist/app.tar.gz: app.tar.gz.tsr is bad"},
+		{"a token of a stranger", func(r *tree, _ *covenant.Chain) { r.put("dist/app.tar.gz.tsr", "stranger's") }, "PPE", ""},
+		{"a token of another file", func(r *tree, _ *covenant.Chain) { r.put("dist/app.tar.gz.x.tsr", "stamp of app") }, "PPF", "dist/app.tar.gz: app.tar.gz.tsr is missing"},
+		{"a token in another folder", func(r *tree, _ *covenant.Chain) {
+			r.put("dist/deep/app.tar.gz.tsr", "stamp of app")
+			r.put("app.tar.gz.tsr", "stamp of app")
+		}, "PPF", "dist/app.tar.gz: app.tar.gz.tsr is missing"},
+		{"a token that nobody can judge", func(r *tree, c *covenant.Chain) {
+			r.put("dist/app.tar.gz.tsr", "stamp of app")
+			c.Stamps = nil
+		}, "PPE", ""},
 		{"no digest", func(r *tree, _ *covenant.Chain) { r.remove("dist/SHA256SUMS") }, "FPF", "dist/app.tar.gz: has SHA-256 " + digest([]byte("app")) + ", which no SHA256SUMS, no app.tar.gz.sha256 and no admitted receipt states"},
 		{"another digest", func(r *tree, _ *covenant.Chain) {
 			r.put("dist/app.tar.gz.sha256", digest([]byte("old"))+"  app.tar.gz")
@@ -277,8 +310,10 @@ func TestArtifactsWithoutEvidenceFail(t *testing.T) {
 		{"nothing", func(r *tree, _ *covenant.Chain) { r.remove("dist/app.tar.gz") }, "FFF", ": no artifact is named by dist/*"},
 		{"gone", func(r *tree, _ *covenant.Chain) { r.broken["dist/app.tar.gz"] = errGone }, "EEF", ""},
 		{"gone evidence", func(r *tree, _ *covenant.Chain) {
+			r.put("dist/app.tar.gz.tsr", "stamp of app")
 			r.broken["dist/SHA256SUMS"], r.broken["dist/app.tar.gz.asc"], r.broken["dist/app.tar.gz.tsr"] = errGone, errGone, errGone
 		}, "EEE", ""},
+		{"no listing of the folder", func(r *tree, _ *covenant.Chain) { r.broken["walk dist"] = errGone }, "PPE", ""},
 		{"no listing", func(r *tree, _ *covenant.Chain) { r.broken["walk "] = errGone }, "EEE", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -305,6 +340,10 @@ func TestArtifactsMayLieInTheWorkTree(t *testing.T) {
 		"dist/app.sha256": {Data: []byte(digest([]byte("app")) + "  app\n")},
 	}
 	assert.Equal(t, outcomes(covenant.Artifacts(c, []string{"**/app", "dist/**"})), "proof-chain/digest pass\nproof-chain/signature pass\nproof-chain/timestamp fail\n")
+	c.Files.(fstest.MapFS)["dist/app.tsr"] = &fstest.MapFile{Data: []byte("stamp of app")}
+	got := covenant.Artifacts(c, []string{"dist/app"})
+	assert.Equal(t, outcomes(got), "proof-chain/digest pass\nproof-chain/signature pass\nproof-chain/timestamp pass\n")
+	assert.DeepEqual(t, got[2].Evidence, []string{"app.tsr is good"})
 	r.put("dist/app", "committed")
 	assert.Equal(t, outcomes(covenant.Artifacts(c, []string{"dist/app"})), "proof-chain/digest fail\nproof-chain/signature fail\nproof-chain/timestamp fail\n", "what is committed is what is judged")
 }
@@ -316,15 +355,19 @@ func TestGenesis(t *testing.T) {
 	r.put(covenant.GenesisFile, "a: b\n")
 	got := covenant.Genesis(c)
 	assert.Equal(t, got.Status, judge.Fail)
-	assert.DeepEqual(t, messages(got), []string{"dist/genesis.tar.gz: is missing", "dist/genesis.tar.gz.asc: is missing", "dist/genesis.tar.gz.tsr: is missing"})
+	assert.DeepEqual(t, messages(got), []string{"dist/genesis.tar.gz: is missing", "dist/genesis.tar.gz.asc: is missing"})
 	r.put(covenant.GenesisArchive, "tar")
 	r.put("dist/SHA256SUMS", digest([]byte("tar"))+"  genesis.tar.gz\n")
 	r.put(covenant.GenesisArchive+".asc", detached(t, "issuer", "tar"))
-	assert.Equal(t, covenant.Genesis(c).Status, judge.Fail)
-	r.put(covenant.GenesisArchive+".tsr", "token")
+	assert.DeepEqual(t, messages(covenant.Genesis(c)), []string{"dist/genesis.tar.gz: genesis.tar.gz.tsr is missing"})
+	r.put(covenant.GenesisArchive+".tsr", "stranger's")
 	got = covenant.Genesis(c)
 	assert.Equal(t, got.Status, judge.Error)
-	assert.Equal(t, got.Detail, "dist/genesis.tar.gz: genesis.tar.gz.tsr: an RFC 3161 token cannot be verified by this build")
+	assert.Equal(t, got.Detail, "dist/genesis.tar.gz: genesis.tar.gz.tsr is of nobody known")
+	r.put(covenant.GenesisArchive+".tsr", "stamp of tar")
+	got = covenant.Genesis(c)
+	assert.Equal(t, got.Status, judge.Pass)
+	assert.DeepEqual(t, got.Evidence, []string{"genesis.tar.gz.tsr is good"})
 	r.put(covenant.GenesisArchive+".asc", detached(t, "issuer", "other"))
 	assert.Equal(t, covenant.Genesis(c).Status, judge.Fail)
 	r.broken[covenant.GenesisFile] = errGone

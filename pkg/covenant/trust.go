@@ -21,11 +21,15 @@ import (
 type Trust struct {
 	Policy *checkpoint.Policy
 	Keys   *openpgp.Keyring
-	id     string
+	// Retired are the certificates, as they were before, of keys that are trust
+	// anchors no more or were revoked. They count only as far as the log says
+	// so; see [KeyChange]. They are no part of ID.
+	Retired *openpgp.Keyring
+	id      string
 }
 
-// LoadTrust reads the log policy and every certificate (*.asc) of the certs
-// folder.
+// LoadTrust reads the log policy, every certificate (*.asc) of the certs folder,
+// and those of retired keys below it.
 func LoadTrust(t Tree, l Layout) (*Trust, error) {
 	text, err := read(t, l.Ledger(ledger.PolicyPath))
 	if err != nil {
@@ -61,7 +65,14 @@ func LoadTrust(t Tree, l Layout) (*Trust, error) {
 	if err != nil {
 		return nil, unreadable{fmt.Errorf("%s: %w", l.Certs(), err)}
 	}
-	return NewTrust(policy, keys)
+	trust, err := NewTrust(policy, keys)
+	if err != nil {
+		return nil, err
+	}
+	if trust.Retired, err = loadRetired(t, l); err != nil {
+		return nil, unreadable{err}
+	}
+	return trust, nil
 }
 
 // NewTrust names a trust state.
@@ -79,7 +90,7 @@ func NewTrust(policy *checkpoint.Policy, keys *openpgp.Keyring) (*Trust, error) 
 	if err != nil {
 		return nil, fmt.Errorf("policy id: %w", err)
 	}
-	return &Trust{policy, keys, digest(append([]byte("remembrancer/policy/v1\n"), canon...))}, nil
+	return &Trust{Policy: policy, Keys: keys, id: digest(append([]byte("remembrancer/policy/v1\n"), canon...))}, nil
 }
 
 // ID names the trust state: the hex SHA-256 of "remembrancer/policy/v1\n" and

@@ -18,7 +18,7 @@ import (
 	"github.com/go-git/go-git/v5/storage/filesystem/dotgit"
 )
 
-// Repo is a repository on disk. It is only ever read.
+// Repo is a repository on disk. It is only ever read, but for [Repo.WriteTag].
 type Repo struct {
 	*Objects
 	root   string

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gotest.tools/v3/assert"
 )
@@ -61,6 +62,12 @@ func gpgEnv(home string) []string {
 // now and with the passphrase.
 func gpg(t *testing.T) Run {
 	t.Helper()
+	return gpgAt(t, now)
+}
+
+// gpgAt is gpg with the clock at another time.
+func gpgAt(t *testing.T, at time.Time) Run {
+	t.Helper()
 	gpgAsked = true
 	home, err := gpgHome()
 	if err != nil {
@@ -71,7 +78,7 @@ func gpg(t *testing.T) Run {
 		if path == "gpg" {
 			args = append([]string{
 				"--pinentry-mode", "loopback", "--passphrase", passphrase,
-				"--faked-system-time", now.Format("20060102T150405") + "!",
+				"--faked-system-time", at.Format("20060102T150405") + "!",
 			}, args...)
 		}
 		return run(ctx, path, args, stdin)

@@ -36,13 +36,15 @@ type component struct {
 	created     time.Time
 	expires     time.Time    // zero: never
 	sign        bool         // flagged for signing data
+	flags       []string     // all that it is flagged for, for people
 	revocations []revocation // of a subkey
 	unbound     string       // why the subkey is not part of the key; empty if it is
 }
 
 type revocation struct {
-	at   time.Time
-	hard bool
+	at     time.Time
+	hard   bool
+	reason Reason
 }
 
 func (c *component) expiredAt(t time.Time) bool {
@@ -200,7 +202,7 @@ func checkKind(packets []rawPacket, secret bool) error {
 // sees something else in them.
 func readKey(p rawPacket) (*packet.PublicKey, *packet.PrivateKey, error) {
 	if len(p.body) > 0 && p.body[0] != 4 {
-		return nil, nil, fmt.Errorf("key version %d, wanted 4", p.body[0])
+		return nil, nil, fmt.Errorf("key version %d, wanted 4, which GnuPG 2.2 reads too\nhint: gpg --quick-generate-key NAME ed25519 sign 1y, or remembrancer key generate", p.body[0])
 	}
 	parsed, err := packet.Read(bytes.NewReader(p.raw))
 	switch k := parsed.(type) {
@@ -264,7 +266,7 @@ func usable(pk *packet.PublicKey) error {
 		}
 		return fmt.Errorf("curve %s, wanted Ed25519, NIST or Brainpool", curve)
 	default:
-		return fmt.Errorf("public key algorithm %d, wanted RSA (1), ECDSA (19) or EdDSA (22)", pk.PubKeyAlgo)
+		return fmt.Errorf("public key algorithm %d, wanted RSA (1), ECDSA (19) or EdDSA (22), which GnuPG 2.2 reads too", pk.PubKeyAlgo)
 	}
 }
 
@@ -288,6 +290,7 @@ type claim struct {
 	expires  time.Time // zero: never
 	hasFlags bool
 	sign     bool
+	flags    []string
 }
 
 type user struct {
@@ -472,13 +475,35 @@ func (p *keyParser) strong(sig *packet.Signature) bool {
 
 func revocationOf(sig *packet.Signature) revocation {
 	// Without a reason, or with an unknown one, expect the worst.
-	soft := sig.RevocationReason != nil &&
-		(*sig.RevocationReason == packet.KeySuperseded || *sig.RevocationReason == packet.KeyRetired)
-	return revocation{at: sig.CreationTime.UTC(), hard: !soft}
+	r := revocation{at: sig.CreationTime.UTC(), hard: true, reason: Unstated}
+	if sig.RevocationReason != nil {
+		switch *sig.RevocationReason {
+		case packet.KeySuperseded:
+			r.hard, r.reason = false, Superseded
+		case packet.KeyRetired:
+			r.hard, r.reason = false, Retired
+		case packet.KeyCompromised:
+			r.reason = Compromised
+		}
+	}
+	return r
 }
 
 func claimOf(c *component, sig *packet.Signature) claim {
 	out := claim{made: sig.CreationTime.UTC(), hasFlags: sig.FlagsValid, sign: sig.FlagsValid && sig.FlagSign}
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{
+		{sig.FlagCertify, "certify"},
+		{sig.FlagSign, "sign"},
+		{sig.FlagEncryptCommunications || sig.FlagEncryptStorage, "encrypt"},
+		{sig.FlagAuthenticate, "authenticate"},
+	} {
+		if sig.FlagsValid && f.set {
+			out.flags = append(out.flags, f.name)
+		}
+	}
 	if sig.KeyLifetimeSecs != nil && *sig.KeyLifetimeSecs != 0 {
 		out.expires = c.created.Add(time.Duration(*sig.KeyLifetimeSecs) * time.Second)
 	}
@@ -518,6 +543,7 @@ func newest(claims []claim) (claim, bool) {
 			out.expires = earliest(out.expires, c.expires)
 			out.hasFlags = out.hasFlags && c.hasFlags
 			out.sign = out.sign && c.sign
+			out.flags = slices.DeleteFunc(slices.Clone(out.flags), func(f string) bool { return !slices.Contains(c.flags, f) })
 		}
 	}
 	return out, true
@@ -553,11 +579,11 @@ func (p *keyParser) finish() (*Key, error) {
 		return nil, fmt.Errorf("key %s: no valid self-signature on a user id", key.Fingerprint())
 	}
 	key.primary.expires = says.expires
-	key.primary.sign = says.sign
+	key.primary.sign, key.primary.flags = says.sign, says.flags
 	if direct, ok := newest(p.direct); ok {
 		key.primary.expires = earliest(key.primary.expires, direct.expires)
 		if !says.hasFlags {
-			key.primary.sign = direct.sign
+			key.primary.sign, key.primary.flags = direct.sign, direct.flags
 		}
 	}
 	for _, s := range p.bound {
@@ -568,7 +594,7 @@ func (p *keyParser) finish() (*Key, error) {
 		}
 		s.unbound = ""
 		s.expires = says.expires
-		s.sign = says.sign
+		s.sign, s.flags = says.sign, says.flags
 	}
 	return key, nil
 }

@@ -53,6 +53,14 @@
 // revoked key makes all its signatures invalid here; whether an old one is
 // saved by evidence of its age is decided where that evidence is.
 //
+// # Making keys
+//
+// [GenerateSplit] makes a key whose primary half only certifies and can be kept
+// offline; [AddSigningSubkey] gives it another signing subkey, and [Revoke] and
+// [Key.WithRevocation] take the trust from it. gpg takes no signature of a
+// revoked key for good, whatever the reason and whenever it was made, so the
+// copy from before a revocation is worth keeping.
+//
 // Armor always carries the CRC-24 line: GnuPG 2.2 fails on a third of all
 // signature lengths without it (T7071).
 package openpgp
@@ -74,6 +82,10 @@ var (
 	ErrUnknownIssuer = errors.New("unknown issuer")
 	// ErrRevoked: the signature itself is right, but the key is revoked.
 	ErrRevoked = errors.New("key is revoked")
+	// ErrNoPassphrase: the secret key is protected, and no passphrase was given.
+	ErrNoPassphrase = errors.New("none was given")
+	// ErrPassphrase: the passphrase does not open the secret key.
+	ErrPassphrase = errors.New("wrong passphrase")
 )
 
 // A Fingerprint names a key: 40 upper-case hexadecimal digits (version 4), or

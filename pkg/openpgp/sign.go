@@ -61,13 +61,8 @@ func FromArmored(secret, passphrase []byte, clock func() time.Time) (Signer, err
 		return nil, err
 	}
 	private := secrets[signer.fingerprint]
-	if private.Encrypted {
-		if len(passphrase) == 0 {
-			return nil, fmt.Errorf("key %s is protected by a passphrase, and none was given", signer.fingerprint)
-		}
-		if err := private.Decrypt(passphrase); err != nil {
-			return nil, fmt.Errorf("wrong passphrase for key %s, or the key is damaged: %w", signer.fingerprint, err)
-		}
+	if err := unlock(private, signer.fingerprint, passphrase); err != nil {
+		return nil, err
 	}
 	return &memorySigner{key: key, private: private, digest: digestFor(signer.public), clock: clock}, nil
 }
@@ -79,16 +74,8 @@ func (k *Key) chooseSigner(now time.Time, usable func(*component) error) (*compo
 	slices.SortStableFunc(subkeys, func(a, b *component) int { return b.created.Compare(a.created) })
 	var why strings.Builder
 	for _, c := range append(subkeys, k.primary) {
-		err := c.maySign()
-		switch {
-		case err != nil:
-		case c.revokedAt(now):
-			err = errors.New("revoked")
-		case c.expiredAt(now):
-			err = fmt.Errorf("expired at %s", stamp(c.expires))
-		case c.created.After(now.Add(futureTolerance)):
-			err = fmt.Errorf("created at %s, which is in the future", stamp(c.created))
-		default:
+		err := c.signsAt(now)
+		if err == nil {
 			err = usable(c)
 		}
 		if err == nil {
@@ -169,6 +156,11 @@ func (s *memorySigner) Sign(ctx context.Context, message []byte) ([]byte, error)
 // library may mix in or prefer its own randomness, so an equal source does not
 // mean an equal key.
 func Generate(name, email string, now time.Time, random io.Reader) (secretArmored []byte, key *Key, err error) {
+	return generate(name, email, now, random, nil)
+}
+
+// generate is Generate with a change, if any, before the key is written.
+func generate(name, email string, now time.Time, random io.Reader, change func(*v2.Entity, *packet.Config) error) (secretArmored []byte, key *Key, err error) {
 	id := strings.TrimSpace(name + " <" + email + ">")
 	for _, part := range []string{name, email} {
 		if strings.ContainsAny(part, "()<>") || strings.ContainsFunc(part, func(r rune) bool { return !unicode.IsPrint(r) }) {
@@ -181,15 +173,11 @@ func Generate(name, email string, now time.Time, random io.Reader) (secretArmore
 	if email != "" && (!strings.Contains(email, "@") || strings.Contains(email, " ")) {
 		return nil, nil, fmt.Errorf("user id %q: %q is not an e-mail address", id, email)
 	}
-	deterministic := false
-	entity, err := v2.NewEntity(name, "", email, &packet.Config{
-		Rand:                                  random,
-		Time:                                  func() time.Time { return now },
-		Algorithm:                             packet.PubKeyAlgoEdDSA,
-		Curve:                                 packet.Curve25519,
-		DefaultHash:                           crypto.SHA256,
-		NonDeterministicSignaturesViaNotation: &deterministic,
-	})
+	config := keyConfig(now, random)
+	entity, err := v2.NewEntity(name, "", email, config)
+	if err == nil && change != nil {
+		err = change(entity, config)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("generate key: %w", err)
 	}

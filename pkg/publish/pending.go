@@ -66,6 +66,9 @@ func (p *Publisher) pending(ctx context.Context, v *view, res *Result) ([]receip
 	if examined != nil && !logged[examined.ID()] && len(pending)+len(own) > 0 {
 		own = append(own, examined)
 	}
+	if cutoff, there := covenant.Cutoffs(slices.Concat(v.entries, pending))[p.Issuer.Fingerprint()]; there {
+		return nil, nil, &Refusal{What: fmt.Sprintf("the publisher's own key %s is revoked from entry %d on: publish with another trust anchor", p.Issuer.Fingerprint(), cutoff)}
+	}
 	for _, r := range own {
 		e, err := p.issue(ctx, v, r)
 		if err != nil {
@@ -93,7 +96,7 @@ func (p *Publisher) issue(ctx context.Context, v *view, r *receipt.Receipt) (rec
 		p.issued[r.ID()] = e
 	}
 	if _, err := e.Verify(v.trust.Keys, p.Now()); err != nil {
-		return e, &Refusal{What: fmt.Sprintf("the publisher's own key is not a trust anchor: %v", err), Unreadable: true}
+		return e, &Refusal{What: fmt.Sprintf("the publisher's own key is not a trust anchor: %v; %s holds %v", err, p.Layout.Certs(), v.trust.Keys.Fingerprints()), Unreadable: true}
 	}
 	return e, nil
 }
@@ -101,7 +104,8 @@ func (p *Publisher) issue(ctx context.Context, v *view, r *receipt.Receipt) (rec
 // Pending returns the receipts of a tree that a log of these entries does not
 // hold, oldest first, and what is quarantined. publisher is the one issuer whose
 // receipts of reserved kinds are admitted; empty admits those of any trusted one,
-// for a plan that nobody signs.
+// for a plan that nobody signs. Only key rotations may come from every trust
+// anchor: see [covenant.KeyChange] for who must have signed one.
 func Pending(t covenant.Tree, l covenant.Layout, keys *openpgp.Keyring, publisher openpgp.Fingerprint, entries []receipt.Entry, now time.Time) ([]receipt.Entry, []Quarantined, error) {
 	all, quarantined, err := readReceipts(t, l)
 	if err != nil {
@@ -119,6 +123,9 @@ func Pending(t covenant.Tree, l covenant.Layout, keys *openpgp.Keyring, publishe
 		}
 	}
 	var pending []receipt.Entry
+	// Revocations go first: from where one lands on, its key may sign nothing.
+	slices.SortStableFunc(all, func(a, b found) int { return cmp.Compare(rank(a.receipt), rank(b.receipt)) })
+	revoked := covenant.Cutoffs(entries)
 	for _, f := range all {
 		r := f.receipt
 		var good []receipt.Signature
@@ -128,7 +135,11 @@ func Pending(t covenant.Tree, l covenant.Layout, keys *openpgp.Keyring, publishe
 			if logged[seal{r.ID(), s.Fingerprint}] {
 				continue
 			}
-			if err := receipt.VerifySignature(r, s, keys, now); err != nil {
+			err := receipt.VerifySignature(r, s, keys, now)
+			if cutoff, there := revoked[s.Fingerprint]; there && err == nil {
+				err = fmt.Errorf("the log revokes key %s from entry %d on", s.Fingerprint, cutoff)
+			}
+			if err != nil {
 				quarantined = append(quarantined, Quarantined{f.path + "." + string(s.Fingerprint) + ".asc", err.Error()})
 				if s.Fingerprint == r.Issuer() {
 					why = fmt.Sprintf("its issuer's signature does not hold: %v", err)
@@ -144,22 +155,41 @@ func Pending(t covenant.Tree, l covenant.Layout, keys *openpgp.Keyring, publishe
 			continue
 		case len(good) == 0:
 			continue
-		case r.Kind().Reserved() && publisher != "" && r.Issuer() != publisher:
+		case r.Kind().Reserved() && r.Kind() != receipt.KeyRotation && publisher != "" && r.Issuer() != publisher:
 			quarantined = append(quarantined, Quarantined{f.path, fmt.Sprintf("kind %s comes only from the publisher %s", r.Kind(), publisher)})
 			continue
 		}
 		e, err := receipt.NewEntry(r, good...)
+		if err == nil && r.Kind() == receipt.KeyRotation {
+			// A key's fate is any trust anchor's business, but what would make the
+			// log fail its audit for ever is not sequenced.
+			err = covenant.CheckKeyChange(e, entries, pending)
+		}
 		if err != nil {
 			quarantined = append(quarantined, Quarantined{f.path, err.Error()})
 			continue
 		}
 		pending = append(pending, e)
+		for f, cutoff := range covenant.Cutoffs([]receipt.Entry{e}) {
+			revoked[f] = cutoff
+		}
 	}
 	slices.SortStableFunc(pending, func(a, b receipt.Entry) int {
 		ia, ib := a.Receipt.ID(), b.Receipt.ID()
 		return cmp.Or(a.Receipt.Issued().Compare(b.Receipt.Issued()), bytes.Compare(ia[:], ib[:]))
 	})
 	return pending, quarantined, nil
+}
+
+func rank(r *receipt.Receipt) int {
+	c, err := covenant.ParseKeyChange(r)
+	switch {
+	case err == nil && c.Reason != "":
+		return 0
+	case err == nil:
+		return 1
+	}
+	return 2
 }
 
 // readReceipts reads every receipt file of a tree, sorted by path.

@@ -8,6 +8,7 @@ import (
 
 	"gotest.tools/v3/assert"
 
+	"github.com/vaultmesh/remembrancer/pkg/covenant"
 	"github.com/vaultmesh/remembrancer/pkg/gitrepo"
 	"github.com/vaultmesh/remembrancer/pkg/openpgp"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
@@ -59,9 +60,13 @@ func TestWhatIsNotValidIsQuarantinedAndTheRestLands(t *testing.T) {
 	files["ops/receipts/incident/other.receipt"] = string(wrongName.Bytes())
 	want["ops/receipts/incident/other.receipt"] = "belongs at " + layout.Receipt(wrongName.File())
 
-	reserved := w.receipt(receipt.KeyRotation, w.colleague)
+	reserved := w.receipt(receipt.Snapshot, w.colleague)
 	put(w.filed(reserved, w.colleague))
-	want[layout.Receipt(reserved.File())] = "kind key-rotation comes only from the publisher " + string(w.issuer.Fingerprint())
+	want[layout.Receipt(reserved.File())] = "kind snapshot comes only from the publisher " + string(w.issuer.Fingerprint())
+
+	noChange := w.receipt(receipt.KeyRotation, w.colleague)
+	put(w.filed(noChange, w.colleague))
+	want[layout.Receipt(noChange.File())] = `event is "", want rotation or revocation`
 
 	notASignature := w.receipt(receipt.Discovery, w.colleague)
 	put(w.filed(notASignature))
@@ -101,6 +106,70 @@ func TestWhatIsNotValidIsQuarantinedAndTheRestLands(t *testing.T) {
 	later := w.run()
 	assert.DeepEqual(t, sorted(idsOf(later.Sequenced)), sorted([]receipt.ID{unsigned.ID(), endorsed.ID()}))
 	assert.Equal(t, len(later.Quarantined), len(res.Quarantined)-2)
+	w.verify()
+}
+
+// change makes a receipt about a key.
+func (w *world) change(issuer openpgp.Signer, c covenant.KeyChange) *receipt.Receipt {
+	w.t.Helper()
+	w.serial++
+	r, err := receipt.New(receipt.Statement{
+		Kind: receipt.KeyRotation, Issuer: issuer.Fingerprint(), Name: fmt.Sprintf("change-%d", w.serial), Issued: noon,
+		Subjects: []receipt.Subject{{Name: "key", SHA256: digest([]byte("key"))}}, Predicate: c.Predicate(),
+	})
+	assert.NilError(w.t, err)
+	return r
+}
+
+func TestAKeyChangeOfAnyTrustAnchorLandsIfTheRightOnesSignedIt(t *testing.T) {
+	w := newWorld(t)
+	w.add(receipt.Deploy)
+	w.run()
+	body := w.verify().Checkpoint.Body()
+	size, root := body.Size, body.Root
+
+	// To a stranger's key: nobody who is trusted vouches for it.
+	stranger := w.change(w.colleague, covenant.KeyChange{Old: w.colleague.Fingerprint(), New: w.stranger.Fingerprint()})
+	// By the thief of the key.
+	thief := w.change(w.colleague, covenant.KeyChange{Old: w.colleague.Fingerprint(), Reason: openpgp.Retired, Size: size, Root: root})
+	// With a cutoff in the future, over which the log would fail for ever.
+	future := w.change(w.issuer, covenant.KeyChange{Old: w.colleague.Fingerprint(), Reason: openpgp.Retired, Size: size + 1, Root: root})
+	for _, files := range []map[string]string{w.filed(stranger, w.colleague, w.stranger), w.filed(thief, w.colleague), w.filed(future, w.issuer)} {
+		w.edit(mainRef, files)
+	}
+	res := w.run()
+	assert.Equal(t, len(res.Sequenced), 0)
+	reasons := map[string]string{}
+	for _, q := range res.Quarantined {
+		reasons[q.Path] = q.Reason
+	}
+	for r, want := range map[*receipt.Receipt]string{
+		stranger: "is not signed by its successor", thief: "want another trust anchor", future: "the log had 1 entries",
+	} {
+		assert.Assert(t, strings.Contains(reasons[layout.Receipt(r.File())], want), "%s: %s", r.File(), reasons[layout.Receipt(r.File())])
+	}
+
+	// The colleague, who is not the publisher, hands over to it.
+	handover := w.change(w.colleague, covenant.KeyChange{Old: w.colleague.Fingerprint(), New: w.issuer.Fingerprint()})
+	w.edit(mainRef, w.filed(handover, w.colleague, w.issuer))
+	revoked := w.change(w.issuer, covenant.KeyChange{Old: w.stranger.Fingerprint(), Reason: openpgp.Compromised, Size: size, Root: root})
+	w.edit(mainRef, w.filed(revoked, w.issuer))
+	res = w.run()
+	assert.DeepEqual(t, sorted(idsOf(res.Sequenced)), sorted([]receipt.ID{handover.ID(), revoked.ID()}))
+
+	// From where its revocation lands on, nothing that a key signed is taken.
+	late := w.receipt(receipt.Deploy, w.colleague)
+	w.edit(mainRef, w.filed(late, w.colleague))
+	body = w.verify().Checkpoint.Body()
+	gone := w.change(w.issuer, covenant.KeyChange{Old: w.colleague.Fingerprint(), Reason: openpgp.Retired, Size: body.Size, Root: body.Root})
+	w.edit(mainRef, w.filed(gone, w.issuer))
+	res = w.run()
+	assert.DeepEqual(t, idsOf(res.Sequenced), []receipt.ID{gone.ID()})
+	reasons = map[string]string{}
+	for _, q := range res.Quarantined {
+		reasons[q.Path] = q.Reason
+	}
+	assert.Assert(t, strings.Contains(reasons[layout.Receipt(late.File())], "the log revokes key"), "%v", reasons)
 	w.verify()
 }
 

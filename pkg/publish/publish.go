@@ -397,7 +397,7 @@ func (p *Publisher) lookAtClaim(v *view) error {
 		return p.refuse(fmt.Sprintf("the claim of size %d is not sound", claim.Size), r, evidence...)
 	}
 	for i, e := range r.Entries {
-		if e.Receipt.Kind().Reserved() && e.Receipt.Issuer() != p.Issuer.Fingerprint() && int64(i) >= v.body.Size {
+		if e.Receipt.Kind().Reserved() && e.Receipt.Kind() != receipt.KeyRotation && e.Receipt.Issuer() != p.Issuer.Fingerprint() && int64(i) >= v.body.Size {
 			return &Refusal{What: fmt.Sprintf("the claim's entry %d is a receipt of kind %s by %s, which only the publisher may issue", i, e.Receipt.Kind(), e.Receipt.Issuer()), Evidence: evidence}
 		}
 	}

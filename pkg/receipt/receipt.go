@@ -244,6 +244,19 @@ func (r *Receipt) Field(name string) string {
 	return s
 }
 
+// Decode reads a field of the predicate into v, strictly: keys that v does not
+// know are errors.
+func (r *Receipt) Decode(name string, v any) error {
+	raw, ok := r.fields[name]
+	if !ok {
+		return fmt.Errorf("%s is missing", name)
+	}
+	if err := strictUnmarshal(raw, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
 // File returns the path of the receipt's file below the receipts folder,
 // "<kind>/<name>.receipt", or "" for a receipt that lives in the log only.
 func (r *Receipt) File() string {
