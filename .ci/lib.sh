@@ -26,7 +26,7 @@ cd "$ci_root"
 # command:package or file:package. What is there is left as it is.
 ci_packages=(
   git:git openssl:openssl gpg:gnupg gpgv:gpgv jq:jq sqlite3:sqlite3
-  shellcheck:shellcheck gcc:gcc dockerd:docker.io debootstrap:debootstrap
+  shellcheck:shellcheck faketime:faketime gcc:gcc dockerd:docker.io debootstrap:debootstrap
   /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 )
 

@@ -366,6 +366,12 @@ func (c *covenants) proofChain() ([]judge.Check, error) {
 	if c.audit.Status() == covenant.Pass {
 		chain.Entries = c.audit.Entries
 	}
+	if chain.Stamps, err = c.stamps(); err != nil {
+		unread := err // no token is good, and the check says why
+		chain.Stamps = func(string, []byte, []string, func(string) ([]byte, error)) ([]string, string, error) {
+			return nil, "", unread
+		}
+	}
 	// Without anchors no signature is good, and the checks say so.
 	if trust, err := covenant.LoadTrust(c.head.tree, c.p.layout); err == nil {
 		chain.Trust = trust
@@ -386,7 +392,7 @@ func (c *covenants) untracked() (*hygiene.WorkTree, error) {
 	}
 	// Another program as file system monitor is none to be asked here.
 	cmd := exec.CommandContext(c.w.ctx, "git", "-c", "core.fsmonitor=false", "ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory")
-	cmd.Dir, cmd.Env = c.p.root, c.w.environ
+	cmd.Dir, cmd.Env = c.p.root, c.w.childEnviron()
 	out, err := cmd.Output()
 	if errors.Is(err, exec.ErrNotFound) {
 		return nil, nil
@@ -658,7 +664,7 @@ func (c *covenants) summary(verdict judge.Verdict) (map[string]any, error) {
 
 // configuration returns the bytes of the configuration that judged.
 func (c *covenants) configuration() ([]byte, error) {
-	base, err := c.w.base()
+	base, err := c.w.configBase(c.p)
 	if err != nil {
 		return nil, err
 	}

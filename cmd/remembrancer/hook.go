@@ -85,7 +85,7 @@ var hookRunVerb = verb{
 // git runs the git program and returns what it printed, without the last newline.
 func (w *world) git(dir string, env []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(w.ctx, "git", args...)
-	cmd.Dir, cmd.Env = dir, append(slices.Clone(w.environ), env...)
+	cmd.Dir, cmd.Env = dir, append(w.childEnviron(), env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

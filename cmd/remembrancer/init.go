@@ -35,7 +35,7 @@ var initVerb = verb{
 			{Name: "yes", Kind: action.Bool, Usage: "Do not ask."},
 			{Name: "origin", Usage: "Name of the log, a URL without a scheme; derived from the remote when left out."},
 			{Name: "fork", Kind: action.Bool, Usage: "Begin a log of one's own in a fork: new keys, a new origin, an empty ledger that cites its parent."},
-			{Name: "compat", Kind: action.Bool, Usage: "Also write ops/bin/publish-merkle-root.sh and ops/bin/remembrancer, as the ancestor had them."},
+			{Name: "compat", Kind: action.Bool, Usage: "Also write the ancestor's commands to ops/bin: remembrancer, publish-merkle-root.sh, tsa-bootstrap, rfc3161-verify, genesis-seal."},
 			{Name: "owner", Usage: "Who must approve a change of what decides the gates, as @name or @organisation/team: writes .github/CODEOWNERS."},
 			{Name: "action-ref", Usage: "Commit of the actions that the workflows use; the commit of this build when left out, or of the last release."},
 		},
@@ -259,7 +259,10 @@ func (p *project) initialFiles(v *action.Values, parent string) ([]written, erro
 	if v.Bool("compat") {
 		err = errors.Join(err,
 			add(p.layout.Ops+"/bin/publish-merkle-root.sh", "publish-merkle-root.sh", 0o755),
-			add(p.layout.Ops+"/bin/remembrancer", "remembrancer.sh", 0o755))
+			add(p.layout.Ops+"/bin/remembrancer", "remembrancer.sh", 0o755),
+			add(p.layout.Ops+"/bin/tsa-bootstrap", "tsa-bootstrap.sh", 0o755),
+			add(p.layout.Ops+"/bin/rfc3161-verify", "rfc3161-verify.sh", 0o755),
+			add(p.layout.Ops+"/bin/genesis-seal", "genesis-seal.sh", 0o755))
 	}
 	if err != nil {
 		return nil, err

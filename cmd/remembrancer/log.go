@@ -317,17 +317,33 @@ func findCert(dir string, f openpgp.Fingerprint) (*openpgp.Key, error) {
 
 var verifyVerb = verb{
 	spec: action.Spec{
-		Verb: "verify", Summary: "verify a proof file offline",
+		Verb: "verify", Summary: "verify a proof file, or the signature of a file, offline", Args: "[FILE]",
+		Description: "With --proof, judges that a receipt is in a log. With FILE, judges its detached OpenPGP signature by the keys of --trust alone: " +
+			"made by one of them, over these bytes, and at the time --at, by default now, already there and the key in force.",
 		Inputs: []action.Input{
-			{Name: "proof", Required: true, Usage: "Proof file, as remembrancer log prove writes it."},
+			{Name: "proof", Usage: "Proof file, as remembrancer log prove writes it."},
 			{Name: "policy", Usage: "Log policy you trust. Without one the verdict is conditional."},
 			{Name: "trust-anchor", Kind: action.List, Usage: "Public key of an issuer you trust; then no other issuer is accepted."},
+			{Name: "sig", Usage: "Detached signature of FILE."},
+			{Name: "trust", Kind: action.List, Usage: "Public key to judge that signature by."},
+			{Name: "at", Usage: "Time to judge the signature as of, such as that of a timestamp of it: 2026-01-02T15:04:05Z."},
 			{Name: "json", Kind: action.Bool, Usage: "Print the verdict as JSON.", CLIOnly: true},
 		},
-		Exit:     "Without --policy there is nothing to judge by: exit status 3.",
-		Examples: []string{"remembrancer verify --proof receipt.tlog-proof --policy ops/ledger/policy"},
+		Exit: "Without --policy there is nothing to judge a proof by: exit status 3. So it is for a signature that was made by another key than those given.",
+		Examples: []string{
+			"remembrancer verify --proof receipt.tlog-proof --policy ops/ledger/policy",
+			"remembrancer verify app.tar.gz --sig app.tar.gz.asc --trust release-key.asc",
+		},
 	},
 	run: func(w *world, v *action.Values, _ *action.Runner) error {
+		switch {
+		case v.String("proof") != "" && (len(v.Args()) > 0 || v.String("sig") != "" || len(v.List("trust")) > 0 || v.String("at") != ""):
+			return misused("--proof takes neither FILE nor --sig, --trust and --at")
+		case v.String("proof") == "" && len(v.Args()) == 1:
+			return w.verifyFile(v)
+		case v.String("proof") == "":
+			return misused("proof is required; give --proof TEXT, or one FILE with --sig and --trust")
+		}
 		if v.String("policy") == "" {
 			return errors.New("CONDITIONAL: no --policy: the proof names its log's key itself, which proves nothing; get the log policy from its owner")
 		}
@@ -341,19 +357,7 @@ var verifyVerb = verb{
 		}
 		opts := proof.Options{Now: w.now()}
 		if files := v.List("trust-anchor"); len(files) > 0 {
-			var keys []*openpgp.Key
-			for _, f := range files {
-				data, err := os.ReadFile(w.path(f))
-				if err != nil {
-					return err
-				}
-				k, err := openpgp.ParsePublic(data)
-				if err != nil {
-					return fmt.Errorf("%s: %w", f, err)
-				}
-				keys = append(keys, k)
-			}
-			if opts.Issuers, err = openpgp.NewKeyring(keys...); err != nil {
+			if opts.Issuers, err = w.readKeys(files); err != nil {
 				return err
 			}
 		}

@@ -56,6 +56,7 @@ type world struct {
 	rand           io.Reader
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	fd             descriptors // secrets that came through file descriptors
 }
 
 func (w *world) say(format string, args ...any)  { fmt.Fprintf(w.stdout, format+"\n", args...) }
@@ -187,7 +188,9 @@ func (w *world) carryOut(v *verb, values *action.Values, err error) (code int) {
 			return exitUnjudged
 		}
 	}
-	err = v.run(w, values, r)
+	if err = w.takeSecrets(v.spec, values, r); err == nil {
+		err = v.run(w, values, r)
+	}
 	if flushErr := r.Flush(); err == nil {
 		err = flushErr
 	}
@@ -259,7 +262,12 @@ func verbs() []verb {
 		adrCreateVerb, signVerb,
 		listVerb, queryVerb, receiptVerb, timelineVerb,
 		logShowVerb, logProveVerb, logVerifyVerb, verifyVerb,
+		exportProofVerb, verifyBundleVerb, verifyFullVerb,
 		importVerb,
+		keyGenerateVerb, keyInspectVerb, keyRotateVerb, keyRevokeVerb,
+		timestampVerb, tsaBootstrapVerb, rfc3161VerifyVerb,
+		genesisSealVerb, genesisVerifyVerb,
+		releaseTagVerb, releaseSignVerb,
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"gotest.tools/v3/golden"
 
 	"github.com/vaultmesh/remembrancer/pkg/action"
+	"github.com/vaultmesh/remembrancer/pkg/tsa/tsatest"
 )
 
 func TestMain(m *testing.M) {
@@ -47,7 +48,10 @@ func TestMain(m *testing.M) {
 //	save NAME DIR            keep the names, modes and digests of all files in DIR but .git
 //	same NAME DIR            demand that they are still those
 //	forge serve              a forge with the repository acme/app, whose rules can be written; see cmdForge
+//	authority serve NAME...  time-stamping authorities, pinned in ops/certs/tsa; see cmdAuthority
+//	tsa serve NAME           a time-stamping authority; see cmdTSA
 //	pulls serve DIR.git      a forge with the pull requests of a bare repository; see cmdPulls
+//	releases serve           a forge with the releases of acme/app; see cmdReleases
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -55,19 +59,22 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		RequireExplicitExec: false,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":    cmdExits,
-			"covenant": cmdCovenant,
-			"commit":   cmdCommit,
-			"let":      cmdLet,
-			"json":     cmdJSON,
-			"runner":   cmdRunner,
-			"gives":    cmdGives,
-			"edit":     cmdEdit,
-			"mode":     cmdMode,
-			"save":     cmdSave,
-			"same":     cmdSame,
-			"pulls":    cmdPulls,
-			"forge":    cmdForge,
+			"exits":     cmdExits,
+			"covenant":  cmdCovenant,
+			"commit":    cmdCommit,
+			"let":       cmdLet,
+			"json":      cmdJSON,
+			"runner":    cmdRunner,
+			"gives":     cmdGives,
+			"edit":      cmdEdit,
+			"mode":      cmdMode,
+			"save":      cmdSave,
+			"same":      cmdSame,
+			"pulls":     cmdPulls,
+			"releases":  cmdReleases,
+			"forge":     cmdForge,
+			"authority": cmdAuthority,
+			"tsa":       cmdTSA,
 		},
 	})
 }
@@ -115,6 +122,9 @@ func setupScript(env *testscript.Env) error {
 	env.Values[saved{}] = map[string]string{}
 	env.Values[pullsOf{}] = new(*scriptForge)
 	env.Values[rulesOf{}] = new(ruleForge)
+	env.Values[releasesOf{}] = new(releaseForge)
+	env.Values[tsas{}] = map[string]*tsatest.TSA{}
+	env.Values[authoritiesOf{}] = map[string]*tsatest.TSA{}
 	packages, err1 := filepath.Abs(filepath.Join("..", "..", "pkg"))
 	data, err2 := filepath.Abs("testdata")
 	if err := errors.Join(err1, err2); err != nil {
