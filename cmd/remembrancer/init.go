@@ -46,7 +46,7 @@ var initVerb = verb{
 
 // actionsCommit is what workflows use that a build wrote which does not know its
 // own commit: one of ours that has every action that the templates name.
-const actionsCommit = "61295028bf714b3c08acb34ca01b119ded6342b1"
+const actionsCommit = "893693beb8678ebf644a0133a17ea6e0618849ce"
 
 var codeOwner = regexp.MustCompile(`^@[A-Za-z0-9-]+(/[A-Za-z0-9._-]+)?$`)
 
