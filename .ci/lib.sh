@@ -21,6 +21,7 @@ ci_bin=$ci_cache/bin
 ci_tmp=$(mktemp -d)
 ci_step=start
 ci_engine_pid=
+ci_world_pids=() # of the scenarios' git host
 cd "$ci_root"
 
 # command:package or file:package. What is there is left as it is.
@@ -61,6 +62,7 @@ step() { # TITLE COMMAND...
 finish() {
   local status=$?
   trap - EXIT
+  if ((${#ci_world_pids[@]})); then kill "${ci_world_pids[@]}" 2>/dev/null || true; fi
   if [[ -n $ci_engine_pid ]]; then
     # Build stages are left untagged. Whose engine this is not, is not swept.
     docker image prune -f >/dev/null 2>&1 || true

@@ -18,7 +18,6 @@ check_scenarios() { # [NAME...]
     printf '\n-- %s\n' "$name"
     "scenario_${name//-/_}"
   done
-  kill "$world_host_pid" 2>/dev/null || true
 }
 
 make_world() {
@@ -37,9 +36,9 @@ make_world() {
   git -C "$world/remotes/project.git" config http.receivepack true
   mkfifo "$world/hold"
   sleep infinity >"$world/hold" &
-  local holder=$!
+  ci_world_pids=("$!")
   "$world/githost" "$world/remotes" "$world_token" <"$world/hold" >"$world/host.url" &
-  world_host_pid="$! $holder"
+  ci_world_pids+=("$!")
   until [[ -s $world/host.url ]]; do sleep 0.1; done
 
   git init -q -b main "$world/project"
