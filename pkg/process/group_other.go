@@ -12,4 +12,5 @@ func terminateGroup(cmd *exec.Cmd) error { return cmd.Process.Kill() }
 
 func killGroup(*exec.Cmd) {}
 
-func lookPath(name string, _ []string) (string, error) { return exec.LookPath(name) }
+// LookPath is exec.LookPath: without Unix permissions the PATH of the caller has to do.
+func LookPath(name string, _ []string) (string, error) { return exec.LookPath(name) }

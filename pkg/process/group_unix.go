@@ -30,7 +30,9 @@ func killGroup(cmd *exec.Cmd) {
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 }
 
-func lookPath(name string, env []string) (string, error) {
+// LookPath searches the PATH of an environment, not this process's. Relative
+// entries are left out: a work tree must not be able to stand in for a tool.
+func LookPath(name string, env []string) (string, error) {
 	if strings.ContainsRune(name, '/') {
 		return name, nil
 	}

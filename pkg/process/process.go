@@ -43,7 +43,7 @@ func Run(ctx context.Context, c Command) (exit int, err error) {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return -1, errors.New("the command is empty, wanted a program")
 	}
-	path, err := lookPath(c.Argv[0], c.Env)
+	path, err := LookPath(c.Argv[0], c.Env)
 	if err != nil {
 		return -1, fmt.Errorf("could not start: %w", err)
 	}

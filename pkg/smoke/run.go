@@ -9,20 +9,16 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/vaultmesh/remembrancer/pkg/process"
 )
 
-const (
-	// maxOutput bounds what is kept of standard output, in bytes.
-	maxOutput = 64 << 20
-	// grace is how long a command may take to end after SIGTERM, and how long
-	// a child it left behind may keep its output open.
-	grace = 2 * time.Second
-)
+// maxOutput bounds what is kept of standard output, in bytes.
+const maxOutput = 64 << 20
 
 // Command is what to run: exactly one of Argv and Shell.
 type Command struct {
@@ -138,7 +134,7 @@ func Run(ctx context.Context, c Command, out io.Writer, o Options) (Execution, e
 	argv := c.Argv
 	if c.Shell != "" {
 		argv = []string{"bash", "-c", c.Shell}
-		if _, err := lookPath("bash", env); err != nil {
+		if _, err := process.LookPath("bash", env); err != nil {
 			argv[0] = "sh"
 		}
 	}
@@ -157,48 +153,21 @@ func Run(ctx context.Context, c Command, out io.Writer, o Options) (Execution, e
 		return x
 	}
 
-	path, err := lookPath(argv[0], env)
-	if err != nil {
-		x.Failure = fmt.Sprintf("could not start: %v", err)
-		return finish(), nil
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, errTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, argv[1:]...)
-	cmd.Args[0] = argv[0]
-	cmd.Dir, cmd.Env = c.Dir, env
-	cmd.Stdout, cmd.Stderr = stdout, live
-	cmd.WaitDelay = grace
-	ended := false // written by Cancel, which Wait waits for
-	prepareGroup(cmd)
-	cmd.Cancel = func() error {
-		err := terminateGroup(cmd)
-		ended = err == nil
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		x.Failure = fmt.Sprintf("could not start: %v", err)
-		return finish(), nil
-	}
-	err = cmd.Wait()
-	killGroup(cmd)
-
-	state := cmd.ProcessState
+	code, err := process.Run(ctx, process.Command{Argv: argv, Dir: c.Dir, Env: env, Stdout: stdout, Stderr: live})
 	switch {
 	case stdout.n > limit:
 		// Checked by count and not by cause: the command may have ended by
 		// itself just before it could be stopped.
 		x.Failure = tooLarge(limit)
-	case ended && errors.Is(context.Cause(ctx), errTimeout):
+	case errors.Is(err, errTimeout):
 		x.Failure = fmt.Sprintf("timed out after %s", c.Timeout)
-	case ended:
+	case err != nil && context.Cause(ctx) != nil && errors.Is(err, context.Cause(ctx)):
 		x.Failure = "cancelled before it ended"
-	case state == nil:
-		x.Failure = fmt.Sprintf("could not wait for the command: %v", err)
-	case state.ExitCode() < 0:
-		x.Failure = fmt.Sprintf("the command was killed (%s)", state)
+	case err != nil:
+		x.Failure = err.Error()
 	default:
-		code := state.ExitCode()
 		x.ExitCode = &code
 	}
 	return finish(), nil

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"gotest.tools/v3/assert"
+
+	"github.com/vaultmesh/remembrancer/pkg/process"
 )
 
 // A fixed clock: the deadline itself is real, what the report says is not.
@@ -100,7 +102,7 @@ func TestACommandThatIgnoresSIGTERMIsKilled(t *testing.T) {
 	c.Timeout = 100 * time.Millisecond
 	start := time.Now()
 	x, _ := run(t, c, Options{})
-	assert.Assert(t, time.Since(start) < 2*grace)
+	assert.Assert(t, time.Since(start) < 2*process.Grace)
 	assert.Equal(t, x.Failure, "timed out after 100ms")
 	time.Sleep(4*time.Second - time.Since(start))
 	_, err := os.Stat(mark)
@@ -111,7 +113,7 @@ func TestAChildThatKeepsThePipeOpenDoesNotHang(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
 	x, _ := run(t, shell(`sleep 60 & echo done`), Options{})
-	assert.Assert(t, time.Since(start) < 2*grace)
+	assert.Assert(t, time.Since(start) < 2*process.Grace)
 	assert.Equal(t, string(x.Stdout), "done\n")
 	assert.Equal(t, *x.ExitCode, 0)
 }
@@ -150,7 +152,7 @@ func TestTooMuchOutputIsAnErrorAndEndsTheRun(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
 	x, _ := run(t, shell(`echo 'SMOKE_JSON={"pass":1,"total":1}'; while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done`), Options{MaxOutput: 10000})
-	assert.Assert(t, time.Since(start) < 2*grace)
+	assert.Assert(t, time.Since(start) < 2*process.Grace)
 	assert.Equal(t, x.Failure, "output too large: more than 10000 bytes on standard output")
 	assert.Assert(t, x.Stdout == nil)
 	assert.Equal(t, JudgeOutput(x, readAuto, Expect{}).Verdict, Error)
