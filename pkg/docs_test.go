@@ -32,6 +32,7 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/publish"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 	"github.com/vaultmesh/remembrancer/pkg/smoke"
+	"github.com/vaultmesh/remembrancer/pkg/snapshot"
 )
 
 const (
@@ -193,6 +194,18 @@ func example(t *testing.T) (repo tree, blocks map[string]string) {
 		fmt.Fprintln(&paths, p)
 	}
 
+	firstNote, err := logKey.Sign(first.State.Body())
+	assert.NilError(t, err)
+	firstHead, err := trust.Policy.Open(firstNote)
+	assert.NilError(t, err)
+	head, err := trust.Policy.Open(note)
+	assert.NilError(t, err)
+	before, err := snapshot.New(now, firstHead, audit.PolicyID, entries[:1], nil)
+	assert.NilError(t, err)
+	after, err := snapshot.New(now.AddDate(0, 0, 2), head, audit.PolicyID, entries, &snapshot.Previous{Snapshot: before, Data: before.Marshal()})
+	assert.NilError(t, err)
+
+	blocks["snapshot"] = string(after.Marshal())
 	blocks["files"] = paths.String()
 	blocks["statement"] = string(deploy.Bytes())
 	blocks["kinds"] = kinds.String()

@@ -233,7 +233,8 @@ func (c *covenants) judge() (judge.Verdict, error) {
 }
 
 func (c *covenants) integrity() []judge.Check {
-	return append(c.audit.Checks(), covenant.Documents(c.head.tree, c.audit, covenant.Options{Layout: c.p.layout, Badge: publish.Badge}))
+	checks := append(c.audit.Checks(), covenant.Documents(c.head.tree, c.audit, covenant.Options{Layout: c.p.layout, Badge: publish.Badge}))
+	return append(checks, c.w.snapshots(c.p, c.head, c.audit)...)
 }
 
 // change compares a change with its base. Without a change there is nothing to

@@ -268,6 +268,7 @@ func verbs() []verb {
 		timestampVerb, tsaBootstrapVerb, rfc3161VerifyVerb,
 		genesisSealVerb, genesisVerifyVerb,
 		releaseTagVerb, releaseSignVerb,
+		snapshotCreateVerb, snapshotVerifyVerb,
 	}
 }
 

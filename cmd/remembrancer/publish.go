@@ -88,6 +88,10 @@ func runPublish(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
+	pub.RestoreClaim = v.Bool("restore-claim")
+	if pub.Observations, err = w.observations(p, v, r); err != nil {
+		return err
+	}
 	blind := ""
 	if pub.Examine, err = w.examiner(p, pub.Remote.URL(), v.String("token"), r); err != nil {
 		blind = err.Error()
@@ -102,7 +106,7 @@ func runPublish(w *world, v *action.Values, r *action.Runner) error {
 	return w.sayPublished(p, res, r)
 }
 
-// publisher gathers keys, remote and observations.
+// publisher gathers keys and remote.
 func (w *world) publisher(p *project, v *action.Values, r *action.Runner, pinned string) (*publish.Publisher, error) {
 	signer, err := w.signer(v, p)
 	if err != nil {
@@ -128,9 +132,8 @@ func (w *world) publisher(p *project, v *action.Values, r *action.Runner, pinned
 		Branch: "refs/heads/" + c.Branch, Target: "refs/heads/" + c.Branch, Claim: "refs/heads/" + c.ClaimBranch,
 		LogKey: logKey, Issuer: signer, PolicyID: pinned,
 		AuthorName: c.Author.Name, AuthorEmail: c.Author.Email,
-		RestoreClaim: v.Bool("restore-claim"),
-		Now:          w.now,
-		Log:          func(format string, args ...any) { w.note("%s", action.Defang(fmt.Sprintf(format, args...))) },
+		Now: w.now,
+		Log: func(format string, args ...any) { w.note("%s", action.Defang(fmt.Sprintf(format, args...))) },
 	}
 	if c.PublishRef != "" {
 		pub.Target = "refs/heads/" + c.PublishRef
@@ -142,9 +145,6 @@ func (w *world) publisher(p *project, v *action.Values, r *action.Runner, pinned
 			return nil, fmt.Errorf("commit-mode api: %w", err)
 		}
 		pub.Land = forge.New(e.GraphQLURL, v.String("token")).Commit(e.Repository)
-	}
-	if pub.Observations, err = w.observations(p, v, r); err != nil {
-		return nil, err
 	}
 	return pub, nil
 }

@@ -160,7 +160,7 @@ func (t *trusted) judged(commit gitrepo.Hash) (gitrepo.Hash, error) {
 		if err != nil {
 			return commit, err
 		}
-		if first, _, _ := strings.Cut(c.Message, "\n"); first != publish.Subject || len(c.Parents) != 1 {
+		if !publish.Ours(c.Message) || len(c.Parents) != 1 {
 			return commit, nil
 		}
 		if c.Shallow {

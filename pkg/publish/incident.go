@@ -195,7 +195,7 @@ func (p *Publisher) unexamined(v *view) (span, error) {
 // but ledger, status files and root line. What it calls itself is anybody's to
 // write; what the others may hold is what the audit proves.
 func (p *Publisher) own(c gitrepo.Commit) (bool, error) {
-	if !strings.HasPrefix(c.Message, Subject+"\n") || len(c.Parents) != 1 {
+	if !Ours(c.Message) || len(c.Parents) != 1 {
 		return false, nil
 	}
 	was, err := p.tree(c.Parents[0])

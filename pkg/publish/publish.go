@@ -52,8 +52,27 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
 
-// Subject is the first line of every commit of the publisher.
-const Subject = "chore(merkle): auto-publish root [skip ci]"
+// The first lines of the publisher's commits: of those that publish a root, and of
+// those that only add an annex.
+const (
+	Subject      = "chore(merkle): auto-publish root [skip ci]"
+	AnnexSubject = "chore(merkle): ledger snapshot [skip ci]"
+)
+
+// Ours says whether a commit's message is one that the publisher writes. Anybody
+// can write it, so it proves nothing alone.
+func Ours(message string) bool {
+	first, _, _ := strings.Cut(message, "\n")
+	return first == Subject || first == AnnexSubject
+}
+
+// State is a ledger that an audit has passed, as it is published.
+type State struct {
+	Tree       covenant.Tree // of the branch, with the published ledger over it
+	Trust      *covenant.Trust
+	Checkpoint checkpoint.Verified
+	Entries    []receipt.Entry // all that the checkpoint covers
+}
 
 // Publisher is one identity publishing to one remote. All fields but those
 // marked optional are required.
@@ -85,6 +104,10 @@ type Publisher struct {
 	// come there as they did. An error is no verdict on any: it is noted in the
 	// result, the publication goes on, and the next one asks again.
 	Examine func(ctx context.Context, commits []gitrepo.Hash) ([]Incident, error)
+	// Annex returns files below the ledger's folder to be committed once nothing is
+	// left to publish (optional). It is asked again after a race that was lost and
+	// after its files have landed, until it returns none.
+	Annex func(ctx context.Context, s State) (files map[string][]byte, err error)
 	// RestoreClaim lets a lost claim branch begin anew at the target's
 	// checkpoint (optional).
 	RestoreClaim bool
@@ -156,6 +179,7 @@ type view struct {
 	trust   *covenant.Trust
 	body    checkpoint.Body // of the target
 	note    []byte          // its signed checkpoint, nil before the first
+	head    checkpoint.Verified
 	entries []receipt.Entry
 	claim   *checkpoint.Body // nil when there is no claim branch
 	claimed covenant.Tree    // source with the claim's log in place of the target's
@@ -288,7 +312,7 @@ func (p *Publisher) tree(commit gitrepo.Hash) (covenant.Tree, error) {
 // audit proves the target's ledger before anything is built on it.
 func (p *Publisher) audit(v *view) error {
 	r := covenant.Audit(v.source, covenant.Options{Layout: p.Layout, PolicyID: p.PolicyID, Now: p.Now(), Proven: &p.proven})
-	v.entries, v.note = r.Entries, r.Checkpoint.Note()
+	v.entries, v.note, v.head = r.Entries, r.Checkpoint.Note(), r.Checkpoint
 	v.body = r.Checkpoint.Body()
 	if v.note == nil {
 		v.body = ledger.Empty(p.LogKey.Origin())
@@ -448,12 +472,24 @@ func (p *Publisher) step(ctx context.Context, v *view, res *Result, mine *gitrep
 		return false, err
 	case v.body.Size > 0:
 		files, err := p.derived(v.source, v.body, v.entries)
+		if err != nil {
+			return false, err
+		}
+		if len(files) > 0 {
+			// The badge was edited by hand: it is derived, so it is written again.
+			p.log("writing %s again", strings.Join(slices.Sorted(maps.Keys(files)), ", "))
+			res.Commit, err = p.commit(ctx, v, Subject, files, v.body, v.body, nil)
+			return false, err
+		}
+		if p.Annex == nil {
+			return true, nil
+		}
+		files, err = p.Annex(ctx, State{Tree: v.source, Trust: v.trust, Checkpoint: v.head, Entries: v.entries})
 		if err != nil || len(files) == 0 {
 			return err == nil, err
 		}
-		// The badge was edited by hand: it is derived, so it is written again.
-		p.log("writing %s again", strings.Join(slices.Sorted(maps.Keys(files)), ", "))
-		res.Commit, err = p.commit(ctx, v, files, v.body, v.body, nil)
+		p.log("adding %s", strings.Join(slices.Sorted(maps.Keys(files)), ", "))
+		res.Commit, err = p.commit(ctx, v, AnnexSubject, files, v.body, v.body, nil)
 		return false, err
 	}
 	return true, nil
@@ -558,7 +594,7 @@ func (p *Publisher) land(ctx context.Context, v *view, body checkpoint.Body, cla
 		return gitrepo.Hash{}, err
 	}
 	files[p.Layout.Ledger(ledger.CheckpointPath)] = signed
-	return p.commit(ctx, v, files, v.body, body, proof)
+	return p.commit(ctx, v, Subject, files, v.body, body, proof)
 }
 
 // derived returns those derived files that differ from what a tree holds: the
@@ -567,8 +603,8 @@ func (p *Publisher) derived(t covenant.Tree, body checkpoint.Body, entries []rec
 	return derivedFiles(t, p.Layout, body, entries)
 }
 
-func (p *Publisher) commit(ctx context.Context, v *view, files map[string][]byte, from, to checkpoint.Body, proof []checkpoint.Hash) (gitrepo.Hash, error) {
-	message := Message(from, to, proof)
+func (p *Publisher) commit(ctx context.Context, v *view, subject string, files map[string][]byte, from, to checkpoint.Body, proof []checkpoint.Hash) (gitrepo.Hash, error) {
+	message := subject + strings.TrimPrefix(Message(from, to, proof), Subject)
 	parent := v.tips[p.Target]
 	p.log("publishing size %d, root %x", to.Size, to.Root[:])
 	if err := p.reached(beforeLand); err != nil {
