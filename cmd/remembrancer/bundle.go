@@ -336,6 +336,9 @@ func (e *exporting) evidence(l *logFiles, name string) (ev release.BundleEvidenc
 	ev.Tag, ev.Repository = name, cp.Body().Origin
 	key := name
 	t, err := e.p.repo.Tag(name)
+	if err == nil && !t.Annotated {
+		return ev, nameOnly(name) // whether it has a receipt or not
+	}
 	if err == nil {
 		key = strings.ReplaceAll(name, "/", "-")
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -348,7 +351,7 @@ func (e *exporting) evidence(l *logFiles, name string) (ev release.BundleEvidenc
 	case findErr != nil:
 		return ev, fmt.Errorf("neither a tag nor a receipt: %w", findErr)
 	case line.Receipt.Kind() != receipt.Release:
-		return ev, failed("receipt %s is of kind %s: evidence is made of a release", name, line.Receipt.Kind())
+		return ev, failed("receipt %s is of kind %s: evidence is made of a release\nhint: remembrancer log prove %[1]s > receipt.tlog-proof, which remembrancer verify --proof checks offline, proves any receipt", name, line.Receipt.Kind())
 	case err != nil: // a receipt was named
 		var predicate struct {
 			Tag struct {
@@ -364,7 +367,7 @@ func (e *exporting) evidence(l *logFiles, name string) (ev release.BundleEvidenc
 		}
 	}
 	if !t.Annotated {
-		return ev, fmt.Errorf("tag %s is a name only, with no object that can be shown: a release with evidence has an annotated tag, as remembrancer release tag makes it", ev.Tag)
+		return ev, nameOnly(ev.Tag)
 	}
 	ev.TagObject = t.Raw
 	if ev.Commit, err = (&genesis{w: e.w, p: e.p}).git("cat-file", "commit", t.Commit.String()); err != nil {
@@ -387,6 +390,10 @@ func (e *exporting) evidence(l *logFiles, name string) (ev release.BundleEvidenc
 		return ev, e.addKey(&ev, signed.Fingerprint)
 	}
 	return ev, nil
+}
+
+func nameOnly(tag string) error {
+	return fmt.Errorf("tag %s is a name only, with no object that can be shown: a release with evidence has an annotated tag, as remembrancer release tag makes it", tag)
 }
 
 func (e *exporting) addKey(ev *release.BundleEvidence, f openpgp.Fingerprint) error {

@@ -383,7 +383,7 @@ func policyWith(trust *covenant.Trust, gone openpgp.Fingerprint, more ...*openpg
 	if err != nil {
 		return "", err
 	}
-	next, err := covenant.NewTrust(trust.Policy, ring)
+	next, err := trust.With(ring)
 	if err != nil {
 		return "", err
 	}

@@ -320,6 +320,8 @@ func runTSABootstrap(w *world, v *action.Values, _ *action.Runner) error {
 			return err
 		}
 	}
+	before, err := covenant.LoadTrust(publish.WorkTree(p.root), p.layout)
+	begun := err == nil // without a log there is no policy id yet
 	files := pinned.Files()
 	// The pins go last: without them the folder is an error, not an authority.
 	for _, f := range []string{release.UntrustedFile, release.RootsFile, release.AuthorityFile} {
@@ -336,6 +338,13 @@ func runTSABootstrap(w *world, v *action.Values, _ *action.Runner) error {
 		return nil
 	}
 	w.say("✅ %s is pinned", name)
+	if begun {
+		after, err := covenant.LoadTrust(publish.WorkTree(p.root), p.layout)
+		if err != nil {
+			return err
+		}
+		w.sayPolicy(before.ID(), after.ID())
+	}
 	w.say("   next: git add %s && git commit", path.Join(tsaFolder(p.layout), name))
 	return nil
 }

@@ -44,6 +44,10 @@ var gpgHome = sync.OnceValues(func() (string, error) {
 var gpgAsked bool
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(cardEnv); file != "" {
+		serveCard(file, os.Stdin, os.Stdout)
+		return
+	}
 	status := m.Run()
 	if gpgAsked {
 		if dir, _ := gpgHome(); dir != "" {

@@ -205,8 +205,10 @@ func (s *signedData) parseSigner(content []byte) (err error) {
 func (s *signedData) parseAttributes(content []byte) error {
 	r := in("signed attributes", content)
 	seen := map[string]bool{}
+	var before []byte
 	for r.more() {
-		a := in("signed attribute", r.take(tagSequence, "attribute").content)
+		whole := r.take(tagSequence, "attribute")
+		a := in("signed attribute", whole.content)
 		id := a.oid("attrType")
 		values := in("signed attribute "+id.String(), a.take(tagSet, "attrValues").content)
 		if err := errors.Join(r.err, a.end()); err != nil {
@@ -216,6 +218,13 @@ func (s *signedData) parseAttributes(content []byte) error {
 			return fmt.Errorf("signed attribute %s is there twice", id)
 		}
 		seen[id.String()] = true
+		// RFC 5652 section 5.3: the signed attributes are DER, where a SET OF is
+		// in the order of its encodings. Verifiers that encode anew before they
+		// hash would disagree about any other order.
+		if bytes.Compare(before, whole.raw) > 0 {
+			return fmt.Errorf("signed attribute %s is out of order, wanted DER", id)
+		}
+		before = whole.raw
 		switch {
 		case id.Equal(oidContentType):
 			if t := values.oid("value"); values.err == nil && !t.Equal(oidTSTInfo) {

@@ -1,6 +1,7 @@
 package timestamp
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -138,6 +139,7 @@ type recipe struct {
 	signatureAlgorithm                          []byte
 	attributes                                  [][]byte // beside type, digest and certificate
 	noAttributes, noType, noDigest, noCert, pss bool
+	unsorted                                    bool
 	wrongDigest                                 bool
 	certID                                      []byte // the attribute's value
 	certIDType                                  asn1.ObjectIdentifier
@@ -193,6 +195,10 @@ func (r *recipe) token(t testing.TB) []byte {
 		attrs = append(attrs, attribute(r.certIDType, r.certID))
 	}
 	attrs = append(attrs, r.attributes...)
+	slices.SortStableFunc(attrs, bytes.Compare)
+	if r.unsorted {
+		slices.Reverse(attrs)
+	}
 	signed := tlv(tagSet, attrs...)
 	if r.noAttributes {
 		signed = info
