@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"pkg/durable", "pkg/action", "pkg/openpgp", "pkg/judge", "pkg/process", "pkg/timestamp"},
 	{"pkg/receipt", "pkg/checkpoint", "pkg/legacy", "pkg/archive"},
 	{"pkg/proof", "pkg/ledger", "pkg/set"},
-	{"pkg/snapshot"},
+	{"pkg/merge", "pkg/snapshot"},
 	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/release", "pkg/index", "pkg/config"},
 	{"pkg/gitrepo", "pkg/tsa"},
 	{"pkg/forge"}, // names commits and trees as gitrepo does

@@ -445,6 +445,9 @@ func onGrammar(rel string) bool {
 	}
 	if name, ok := strings.CutPrefix(rel, "receipts/"); ok {
 		_, _, _, ok := splitReceiptPath(name)
+		if !ok {
+			_, _, ok = splitMergePath(name)
+		}
 		return ok
 	}
 	return false

@@ -653,6 +653,80 @@ func TestThePolicyIDIsFrozen(t *testing.T) {
 	assert.Assert(t, trust(t, r).ID() != id)
 }
 
+func TestThePolicyIDNamesThePinnedAuthoritiesOfTime(t *testing.T) {
+	r := sound(t)
+	fingerprints := []string{string(signer(t, "issuer").Fingerprint()), string(signer(t, "endorser").Fingerprint())}
+	slices.Sort(fingerprints)
+	text := strings.ReplaceAll(r.text("ops/ledger/policy"), "\n", `\n`)
+	named := func(authorities string) string {
+		return digest([]byte("remembrancer/policy/v1\n" +
+			`{"issuers":["` + strings.Join(fingerprints, `","`) + `"],"log_policy":"` + text + `","roots":{"fingerprints":[],"threshold":0},"tsa":[` + authorities + `]}`))
+	}
+	root, pin := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
+	pinned := func(name, pins string) string {
+		return `{"v":1,"name":"` + name + `","url":"https://tsa.example/","root_spki":["` + root + `"],"pins":[` + pins + `],"development":false}`
+	}
+	// A folder that is not done yet is no authority.
+	r.put("ops/certs/tsa/one/ca.pem", "root")
+	assert.Equal(t, trust(t, r).ID(), goldenPolicyID)
+	r.put("ops/certs/tsa/one/tsa.json", pinned("one", `{"spki":"`+pin+`","from":"2026-01-01T00:00:00Z","until":""}`))
+	r.put("ops/certs/tsa/one-more/tsa.json", pinned("one-more", ""))
+	id := trust(t, r).ID()
+	assert.Equal(t, id, named(`{"development":false,"name":"one","pins":[{"from":"2026-01-01T00:00:00Z","spki":"`+pin+`","until":""}],"root_spki":["`+root+`"]},`+
+		`{"development":false,"name":"one-more","pins":[],"root_spki":["`+root+`"]}`))
+	again, err := trust(t, r).With(trust(t, r).Keys)
+	assert.NilError(t, err)
+	assert.Equal(t, again.ID(), id)
+
+	// The address is no trust, and neither is how the file is laid out.
+	for _, same := range [][2]string{{"https://tsa.example/", "http://elsewhere.example/"}, {`"v":1,`, "\n  \"v\": 1,\n"}} {
+		c := r.clone()
+		c.edit("ops/certs/tsa/one/tsa.json", same[0], same[1])
+		assert.Equal(t, trust(t, c).ID(), id)
+	}
+	for _, change := range [][2]string{
+		{root, strings.Repeat("ef", 32)},
+		{pin, strings.Repeat("ef", 32)},
+		{"2026-01-01", "2026-01-02"},
+		{`"until":""`, `"until":"2027-01-01T00:00:00Z"`},
+		{`"development":false`, `"development":true`},
+	} {
+		c := r.clone()
+		c.edit("ops/certs/tsa/one/tsa.json", change[0], change[1])
+		assert.Assert(t, trust(t, c).ID() != id, "%s is not in the id", change[0])
+	}
+	gone := r.clone()
+	gone.remove("ops/certs/tsa/one/tsa.json")
+	assert.Equal(t, trust(t, gone).ID(), named(`{"development":false,"name":"one-more","pins":[],"root_spki":["`+root+`"]}`))
+
+	// An audit that pins the id tells a swapped authority from the one it knows.
+	o := options()
+	o.PolicyID = id
+	assert.Equal(t, covenant.Audit(r, o).Status(), covenant.Pass)
+	swapped := r.clone()
+	swapped.edit("ops/certs/tsa/one/tsa.json", root, strings.Repeat("ef", 32))
+	assert.Equal(t, covenant.Audit(swapped, o).Status(), covenant.Fail)
+	assert.Equal(t, letters(covenant.CheckChange(r, swapped, covenant.Change{Layout: layout}))[:1], "F")
+}
+
+func TestAuthoritiesThatCannotBeReadAreNotNoAuthorities(t *testing.T) {
+	for name, spoil := range map[string]func(*tree){
+		"is not a regular file":  func(r *tree) { r.link("ops/certs/tsa/one/tsa.json", "../two/tsa.json") },
+		"unexpected end of JSON": func(r *tree) { r.put("ops/certs/tsa/one/tsa.json", "{") },
+		`found the name "two"`:   func(r *tree) { r.put("ops/certs/tsa/one/tsa.json", `{"name":"two"}`) },
+		errGone.Error(): func(r *tree) {
+			r.put("ops/certs/tsa/one/tsa.json", "{}")
+			r.broken["ops/certs/tsa/one/tsa.json"] = errGone
+		},
+	} {
+		r := sound(t)
+		spoil(r)
+		_, err := covenant.LoadTrust(r, layout)
+		assert.ErrorContains(t, err, name)
+		assert.Equal(t, covenant.Audit(r, options()).Status(), covenant.Error)
+	}
+}
+
 func TestWithRootWritesWhatRootOfReads(t *testing.T) {
 	root := ledger.Root(nil)
 	hexRoot := hex.EncodeToString(root[:])

@@ -145,7 +145,8 @@ func checkAdded(was, is map[string]file, l Layout) (added []string, err error) {
 		case !after.mode.IsRegular():
 			bad = append(bad, p+" is not a regular file")
 		default:
-			if _, _, _, ok := splitReceiptPath(rel); !ok {
+			_, _, merged := splitMergePath(rel)
+			if _, _, _, ok := splitReceiptPath(rel); !ok && !merged {
 				bad = append(bad, p+" has no place there: want "+l.Ops+"/receipts/<kind>/NAME.receipt or its .<fingerprint>.asc")
 				continue
 			}
@@ -271,6 +272,10 @@ func checkKinds(merge Tree, added []string, l Layout) error {
 	var bad []string
 	for _, p := range added {
 		rel := strings.TrimPrefix(p, l.Ops+"/receipts/")
+		if _, _, merged := splitMergePath(rel); merged {
+			bad = append(bad, p+": a receipt of a merge comes only from trusted jobs")
+			continue
+		}
 		kind, name, signer, _ := splitReceiptPath(rel)
 		if kind.Reserved() {
 			bad = append(bad, fmt.Sprintf("%s: kind %s comes only from trusted jobs", p, kind))

@@ -125,13 +125,16 @@ var signer = func() func(t testing.TB, name string) openpgp.Signer {
 // logKey derives the signing key of a log from one byte.
 func logKey(t testing.TB, name string, seed byte) *checkpoint.Signer {
 	t.Helper()
+	s, err := checkpoint.NewSigner(logSecret(name, seed))
+	assert.NilError(t, err)
+	return s
+}
+
+func logSecret(name string, seed byte) string {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
 	pub := append([]byte{1}, key.Public().(ed25519.PublicKey)...)
 	hash := sha256.Sum256(append([]byte(name+"\n"), pub...))
-	s, err := checkpoint.NewSigner(fmt.Sprintf("PRIVATE+KEY+%s+%x+%s", name, hash[:4],
-		base64.StdEncoding.EncodeToString(append([]byte{1}, key.Seed()...))))
-	assert.NilError(t, err)
-	return s
+	return fmt.Sprintf("PRIVATE+KEY+%s+%x+%s", name, hash[:4], base64.StdEncoding.EncodeToString(append([]byte{1}, key.Seed()...)))
 }
 
 func statement(t testing.TB, kind receipt.Kind, name string, fields map[string]any, subjects ...receipt.Subject) *receipt.Receipt {

@@ -44,8 +44,10 @@ type Dir struct {
 	sign   func(checkpoint.Body) ([]byte, error) // a test sees every signature here
 	unlock func()
 
-	lead  chan struct{} // held by the goroutine that commits
-	queue chan *waiting
+	lead     chan struct{} // held by the goroutine that commits
+	queue    chan *waiting
+	maxBatch int
+	landed   func(int64, [][]byte, []byte)
 
 	// Held by the leader.
 	state  *State // nil after an error: read again from disk
@@ -56,15 +58,23 @@ type Dir struct {
 type DirOptions struct {
 	// Claim keeps the signer's memory in another directory than the log.
 	Claim *durable.Dir
-	// MaxBatch is the largest number of entries of one commit; 0 is 1024.
+	// MaxBatch is the number of entries at which a commit takes no more callers;
+	// 0 is 1024.
 	MaxBatch int
+	// Landed, if it is not nil, is told of each commit after it is on disk and
+	// before anybody is told that it is: the index of its first entry, its entries
+	// without newlines, and the checkpoint. Calls come in the order of the log, one
+	// at a time. Entries that were found on disk, at the start or after an error,
+	// are not told of: then first is larger than where the last call ended. It must
+	// not call the Dir, and must not change what it is given.
+	Landed func(first int64, lines [][]byte, signed []byte)
 }
 
 type waiting struct {
-	line []byte
-	done chan struct{}
-	at   Added
-	err  error
+	lines [][]byte
+	done  chan struct{}
+	at    Added
+	err   error
 }
 
 // Added says where an entry landed.
@@ -90,14 +100,14 @@ func OpenDir(ctx context.Context, files *durable.Dir, policy *checkpoint.Policy,
 }
 
 func openDir(ctx context.Context, files *durable.Dir, policy *checkpoint.Policy, origin string, sign func(checkpoint.Body) ([]byte, error), opts DirOptions) (*Dir, error) {
-	d := &Dir{files: files, claim: opts.Claim, policy: policy, origin: origin, sign: sign, lead: make(chan struct{}, 1)}
+	d := &Dir{files: files, claim: opts.Claim, policy: policy, origin: origin, sign: sign, lead: make(chan struct{}, 1), landed: opts.Landed}
 	if d.claim == nil {
 		d.claim = files
 	}
 	if opts.MaxBatch == 0 {
 		opts.MaxBatch = 1024
 	}
-	d.queue = make(chan *waiting, opts.MaxBatch)
+	d.queue, d.maxBatch = make(chan *waiting, opts.MaxBatch), opts.MaxBatch
 	unlock, err := files.Lock(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
@@ -118,10 +128,22 @@ func (d *Dir) Close() { d.unlock() }
 // entry may or may not be in the log: whoever adds it again must be able to
 // tell, as receipts can by their id.
 func (d *Dir) Add(ctx context.Context, line []byte) (Added, error) {
-	if err := checkLine(line); err != nil {
-		return Added{}, fmt.Errorf("ledger: entry %w", err)
+	return d.AddAll(ctx, [][]byte{line})
+}
+
+// AddAll is Add of many entries at once. They land one after the other in one
+// commit, and Index is that of the first. There must be at least one.
+func (d *Dir) AddAll(ctx context.Context, lines [][]byte) (Added, error) {
+	if len(lines) == 0 {
+		return Added{}, errors.New("ledger: nothing to add")
 	}
-	w := &waiting{line: bytes.Clone(line), done: make(chan struct{})}
+	w := &waiting{lines: make([][]byte, len(lines)), done: make(chan struct{})}
+	for i, line := range lines {
+		if err := checkLine(line); err != nil {
+			return Added{}, fmt.Errorf("ledger: entry %w", err)
+		}
+		w.lines[i] = bytes.Clone(line)
+	}
 	select {
 	case d.queue <- w:
 	case <-ctx.Done():
@@ -172,28 +194,30 @@ func (d *Dir) commit() {
 		runtime.Gosched()
 	}
 	var batch []*waiting
-	for len(d.queue) > 0 && len(batch) < cap(d.queue) {
-		batch = append(batch, <-d.queue)
+	var lines [][]byte
+	for len(d.queue) > 0 && len(lines) < d.maxBatch {
+		w := <-d.queue
+		batch = append(batch, w)
+		lines = append(lines, w.lines...)
 	}
-	first, err := d.land(batch)
-	for i, w := range batch {
-		w.at, w.err = Added{Index: first + int64(i), Checkpoint: d.signed}, err
-		if err != nil {
-			w.at = Added{}
+	next, err := d.land(lines)
+	if err == nil && d.landed != nil {
+		d.landed(next, lines, d.signed)
+	}
+	for _, w := range batch {
+		if w.err = err; err == nil {
+			w.at = Added{Index: next, Checkpoint: d.signed}
+			next += int64(len(w.lines))
 		}
 		close(w.done)
 	}
 }
 
-func (d *Dir) land(batch []*waiting) (first int64, err error) {
+func (d *Dir) land(lines [][]byte) (first int64, err error) {
 	if d.state == nil {
 		if err := d.load(); err != nil {
 			return 0, err
 		}
-	}
-	lines := make([][]byte, len(batch))
-	for i, w := range batch {
-		lines[i] = w.line
 	}
 	u, err := d.state.Append(lines...)
 	if err != nil {

@@ -155,7 +155,7 @@ func (w *world) close() {
 func (w *world) add(lines ...[]byte) error {
 	var waiters []*waiting
 	for _, l := range lines {
-		waiters = append(waiters, &waiting{line: l, done: make(chan struct{})})
+		waiters = append(waiters, &waiting{lines: [][]byte{l}, done: make(chan struct{})})
 	}
 	w.dir.lead <- struct{}{}
 	for _, x := range waiters {
@@ -172,7 +172,7 @@ func (w *world) add(lines ...[]byte) error {
 		assert.Assert(w.t, bytes.Equal(x.at.Checkpoint, w.dir.signed))
 		_, dup := w.acked[x.at.Index]
 		assert.Assert(w.t, !dup, "index %d is acknowledged twice", x.at.Index)
-		w.acked[x.at.Index] = x.line
+		w.acked[x.at.Index] = x.lines[0]
 	}
 	if err := waiters[0].err; err != nil {
 		return err
@@ -602,7 +602,7 @@ func TestAddReturnsWhileOthersGoOnAdding(t *testing.T) {
 	w.fault = func(op, name string) durable.Fault {
 		if op == "put" && name == CheckpointPath && commits < 50 {
 			commits++
-			w.dir.queue <- &waiting{line: entry(int64(commits)), done: make(chan struct{})}
+			w.dir.queue <- &waiting{lines: [][]byte{entry(int64(commits))}, done: make(chan struct{})}
 		}
 		return durable.NoFault
 	}
@@ -619,7 +619,7 @@ func TestAddGivesUpOnlyBeforeItsEntryIsQueued(t *testing.T) {
 
 	w.dir.lead <- struct{}{} // somebody commits
 	for range cap(w.dir.queue) {
-		w.dir.queue <- &waiting{line: entry(1), done: make(chan struct{})}
+		w.dir.queue <- &waiting{lines: [][]byte{entry(1)}, done: make(chan struct{})}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -685,4 +685,59 @@ func TestAdoptVerifiesAllOfALog(t *testing.T) {
 	w.remove(w.claim, claimPath)
 	w.remove(w.log, CheckpointPath)
 	assert.ErrorIs(t, Adopt(files, claim, w.policy), fs.ErrNotExist)
+}
+
+func TestEntriesAddedTogetherLandTogetherAndAreToldOfInOrder(t *testing.T) {
+	t.Parallel()
+	signer, policy := keys(t)
+	files, err := durable.OpenDir(t.TempDir())
+	assert.NilError(t, err)
+	defer files.Close()
+	type call struct {
+		first  int64
+		n      int
+		signed string
+	}
+	var told []call
+	var lines [][]byte
+	d, err := OpenDir(t.Context(), files, policy, signer, DirOptions{Landed: func(first int64, l [][]byte, signed []byte) {
+		told = append(told, call{first, len(l), string(signed)})
+		lines = append(lines, l...)
+	}})
+	assert.NilError(t, err)
+	defer d.Close()
+	var want [][]byte
+	for i := range int64(600) {
+		want = append(want, entry(i))
+	}
+	a, err := d.AddAll(t.Context(), want[:300])
+	assert.NilError(t, err)
+	assert.Equal(t, a.Index, int64(0))
+	b, err := d.AddAll(t.Context(), want[300:])
+	assert.NilError(t, err)
+	assert.Equal(t, b.Index, int64(300))
+	assert.Assert(t, slices.Equal(told, []call{{0, 300, string(a.Checkpoint)}, {300, 300, string(b.Checkpoint)}}))
+	assert.DeepEqual(t, lines, want)
+	_, err = d.AddAll(t.Context(), nil)
+	assert.Error(t, err, "ledger: nothing to add")
+	_, err = d.AddAll(t.Context(), [][]byte{want[0], []byte("two\nlines")})
+	assert.ErrorContains(t, err, "entry")
+}
+
+func TestATreeGrowsIntoTheOneThatIsBuilt(t *testing.T) {
+	t.Parallel()
+	grown := NewTree(nil)
+	var leaves []checkpoint.Hash
+	for i := range int64(130) {
+		leaf := RecordHash(entry(i))
+		leaves = append(leaves, leaf)
+		grown.Append(leaf)
+		built := NewTree(slices.Clone(leaves))
+		assert.DeepEqual(t, grown.levels, built.levels)
+	}
+	assert.DeepEqual(t, grown.Hashes(0, 5, 3), leaves[5:8])
+	assert.Assert(t, grown.Hashes(1, 60, 5) != nil)
+	for _, none := range [][3]int64{{1, 61, 5}, {-1, 0, 1}, {9, 0, 1}, {0, -1, 1}, {0, 0, -1}, {0, 131, 0}} {
+		assert.Assert(t, grown.Hashes(int(none[0]), none[1], none[2]) == nil, none)
+	}
 }

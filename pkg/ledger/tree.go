@@ -176,6 +176,28 @@ func NewTree(leaves []checkpoint.Hash) *Tree {
 	return t
 }
 
+// Append adds a leaf. Nobody may read the tree meanwhile.
+func (t *Tree) Append(leaf checkpoint.Hash) {
+	t.levels[0] = append(t.levels[0], leaf)
+	for level, n := 0, len(t.levels[0]); n%2 == 0; level, n = level+1, n/2 {
+		h := node(&t.levels[level][n-2], &t.levels[level][n-1])
+		if level+1 == len(t.levels) {
+			t.levels = append(t.levels, nil)
+		}
+		t.levels[level+1] = append(t.levels[level+1], h)
+	}
+}
+
+// Hashes returns count nodes of a level from a position on, those of level 0
+// being the leaves, or nil if the tree has not so many. The caller must not
+// change them.
+func (t *Tree) Hashes(level int, from, count int64) []checkpoint.Hash {
+	if level < 0 || level >= len(t.levels) || from < 0 || count < 0 || from > int64(len(t.levels[level]))-count {
+		return nil
+	}
+	return t.levels[level][from : from+count : from+count]
+}
+
 // ReadHashes implements [tlog.HashReader].
 func (t *Tree) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 	hashes := make([]tlog.Hash, len(indexes))

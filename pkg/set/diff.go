@@ -12,9 +12,6 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
 
-// MaxBatch is the most nodes that [Diff] asks for at once.
-const MaxBatch = 512
-
 // ErrBudget is returned when two sets differ in more than was to be looked at.
 // Taking the other party's whole set is cheaper then.
 var ErrBudget = errors.New("sets differ in more than the budget allows")
@@ -77,53 +74,12 @@ func (p Prefix) child(side int) Prefix {
 	return p
 }
 
-// Node is the top node of a subtree: that of all ids with some prefix. Its zero
-// value is the subtree of no ids.
-type Node struct {
-	// Prefix is what all ids of the subtree have in common: of one id all its
-	// bits, of more the bits before the branch.
-	Prefix Prefix
-	// Left and Right are the subtrees below a branch; zero for an id.
-	Left, Right Hash
-}
-
-// ID returns the only id of the subtree, if it has just one.
-func (n Node) ID() (receipt.ID, bool) { return n.Prefix.bits, n.Prefix.n == idBits }
-
-// Hash returns the hash of the subtree.
-func (n Node) Hash() Hash {
-	if n == (Node{}) {
-		return Empty
-	}
-	if id, ok := n.ID(); ok {
-		return leafHash(&id)
-	}
-	return branchHash(n.Prefix.n, &n.Left, &n.Right)
-}
-
 // Source is another party's set as it was at one root.
 type Source interface {
-	// Nodes returns the top nodes of the subtrees of all ids with each prefix, in
-	// the same order. It must bound what it reads of the other party.
-	Nodes(ctx context.Context, prefixes []Prefix) ([]Node, error)
-}
-
-// Nodes returns the top nodes of the subtrees of all ids with each prefix: the
-// answers to another party's [Diff]. It never fails.
-func (s *Set) Nodes(_ context.Context, prefixes []Prefix) ([]Node, error) {
-	nodes := make([]Node, len(prefixes))
-	for i, p := range prefixes {
-		r, ok := s.locate(p)
-		switch {
-		case !ok:
-		case r.leaf():
-			nodes[i].Prefix = PrefixOf(*s.id(r), idBits)
-		default:
-			b := &s.branches[r]
-			nodes[i] = Node{PrefixOf(*s.first(r), int(b.bit)), s.hash(b.child[0]), s.hash(b.child[1])}
-		}
-	}
-	return nodes, nil
+	// Subtrees returns the encoded subtrees of all ids with each prefix, in the
+	// same order, as [Set.Subtrees] makes them. It must bound what it reads of
+	// the other party: an honest answer is of at most [MaxAnswer] bytes.
+	Subtrees(ctx context.Context, prefixes []Prefix, levels int) ([][]byte, error)
 }
 
 // locate returns the top node of the subtree of all ids with a prefix, if there
@@ -158,77 +114,121 @@ func (s *Set) outside(p, q Prefix, yield func(receipt.ID) bool) {
 }
 
 // Diff compares a set with another party's of the given root: missing are the ids
-// that only the other has, extra those that only local has, both in order. It
-// asks for at most budget nodes, then it is an [ErrBudget]; equal subtrees are
-// not entered, so d differing ids in a set of n cost about 2d(1+log2(n/d)) nodes.
+// that only the other has, extra those that only local has, both in order. Equal
+// subtrees are not entered. Once the answers hold more than budget hashes and
+// ids, of 33 bytes each, or must do so, it is an [ErrBudget]; a budget of the
+// number of ids is what a plain list of them would cost.
 //
 // The other party is believed in nothing but its root. Each answer must hash to
-// what its parent said, and lie where it was asked for. A branch's own prefix is
-// not hashed, but a false one comes to nothing: each subtree below it either has
-// the hash of a subtree of local, with that prefix, or is followed down to ids,
-// which must have it. So without an error, missing and extra are true of the set
-// that has this root. With one, nothing is returned.
+// what its parent said, and lie where it was asked for. The bits that a branch
+// skips are not hashed, but false ones come to nothing: each subtree below either
+// has the hash of a subtree of local, with that prefix, or is followed down to
+// ids, which must have it. So without an error, missing and extra are true of the
+// set that has this root. With one, nothing is returned.
 func Diff(ctx context.Context, local *Set, root Hash, remote Source, budget int) (missing, extra []receipt.ID, err error) {
-	type subtree struct {
-		prefix Prefix
-		hash   Hash
-	}
-	var todo []subtree
 	switch root {
 	case local.Root():
+		return nil, nil, nil
 	case Empty:
-		extra = slices.Collect(local.All())
-	default:
-		todo = append(todo, subtree{Prefix{}, root})
+		return nil, slices.Collect(local.All()), nil
 	}
-	for len(todo) > 0 {
+	d := difference{local: local, todo: []request{{Prefix{}, root}}}
+	for len(d.todo) > 0 {
 		// The last ones first: what is still to do stays short.
-		batch := slices.Clone(todo[max(0, len(todo)-MaxBatch):])
-		todo = todo[:len(todo)-len(batch)]
-		if budget -= len(batch); budget < 0 {
+		batch := slices.Clone(d.todo[max(0, len(d.todo)-MaxPrefixes):])
+		d.todo = d.todo[:len(d.todo)-len(batch)]
+		if len(batch) > budget {
 			return nil, nil, ErrBudget
 		}
 		prefixes := make([]Prefix, len(batch))
 		for i := range batch {
 			prefixes[i] = batch[i].prefix
 		}
-		nodes, err := remote.Nodes(ctx, prefixes)
+		levels := depth(len(batch))
+		answers, err := remote.Subtrees(ctx, prefixes, levels)
 		if err != nil {
 			return nil, nil, err
 		}
-		if len(nodes) != len(batch) {
-			return nil, nil, fmt.Errorf("set of root %s: found %d nodes, wanted the %d that were asked for", root, len(nodes), len(batch))
+		if len(answers) != len(batch) {
+			return nil, nil, fmt.Errorf("set of root %s: found %d subtrees, wanted the %d that were asked for", root, len(answers), len(batch))
 		}
 		for i, want := range batch {
-			n := nodes[i]
-			if n == (Node{}) {
-				return nil, nil, fmt.Errorf("set of root %s, prefix %s: found no ids, wanted those of subtree %s", root, want.prefix, want.hash)
+			t, err := parseSubtree(want.prefix, levels, answers[i])
+			switch {
+			case err != nil:
+			case t.kind == 0:
+				err = fmt.Errorf("found no ids, wanted those of subtree %s", want.hash)
+			case t.hash != want.hash:
+				err = fmt.Errorf("found subtree %s, wanted %s", t.hash, want.hash)
 			}
-			if got := n.Hash(); got != want.hash {
-				return nil, nil, fmt.Errorf("set of root %s, prefix %s: found subtree %s, wanted %s", root, want.prefix, got, want.hash)
+			if err != nil {
+				return nil, nil, fmt.Errorf("set of root %s, prefix %s: %w", root, want.prefix, err)
 			}
-			if !want.prefix.covers(n.Prefix) {
-				return nil, nil, fmt.Errorf("set of root %s, prefix %s: found ids that begin with %s", root, want.prefix, n.Prefix)
+			if budget -= t.size(); budget < 0 {
+				return nil, nil, ErrBudget
 			}
-			local.outside(want.prefix, n.Prefix, func(id receipt.ID) bool {
-				extra = append(extra, id)
-				return true
-			})
-			if id, ok := n.ID(); ok {
-				if !local.Has(id) {
-					missing = append(missing, id)
-				}
-				continue
-			}
-			for side, hash := range [2]Hash{n.Left, n.Right} {
-				p := n.Prefix.child(side)
-				if r, ok := local.locate(p); !ok || local.hash(r) != hash {
-					todo = append(todo, subtree{p, hash})
-				}
-			}
+			d.compare(want.prefix, t)
 		}
 	}
-	slices.SortFunc(missing, compare)
-	slices.SortFunc(extra, compare)
-	return missing, extra, nil
+	slices.SortFunc(d.missing, compare)
+	slices.SortFunc(d.extra, compare)
+	return d.missing, d.extra, nil
+}
+
+// depth is the number of levels to ask for below so many prefixes. Two are the
+// fewest bytes for each id that is found; as long as it is little that comes, more
+// of them save round trips.
+func depth(prefixes int) int {
+	levels := MaxLevels
+	for levels > 2 && prefixes<<levels > 1<<11 {
+		levels--
+	}
+	return levels
+}
+
+// request is a subtree that is not one of local.
+type request struct {
+	prefix Prefix
+	hash   Hash
+}
+
+// difference is what is known so far.
+type difference struct {
+	local          *Set
+	missing, extra []receipt.ID
+	todo           []request
+}
+
+// compare notes how local differs from a subtree of all ids with a prefix.
+func (d *difference) compare(p Prefix, t *subtree) {
+	r, ok := d.local.locate(p)
+	if ok && d.local.hash(r) == t.hash {
+		return
+	}
+	switch t.kind {
+	case kindHash:
+		d.todo = append(d.todo, request{p, t.hash})
+	case kindBranch:
+		d.local.outside(p, t.own, func(id receipt.ID) bool {
+			d.extra = append(d.extra, id)
+			return true
+		})
+		for side, child := range t.child {
+			d.compare(t.own.child(side), child)
+		}
+	default:
+		for _, id := range t.ids {
+			if !d.local.Has(id) {
+				d.missing = append(d.missing, id)
+			}
+		}
+		if ok {
+			d.local.below(r, func(id receipt.ID) bool {
+				if !slices.Contains(t.ids, id) {
+					d.extra = append(d.extra, id)
+				}
+				return true
+			})
+		}
+	}
 }

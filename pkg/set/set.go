@@ -51,7 +51,20 @@
 // # Differences
 //
 // [Diff] compares a set with another party's, of which it knows the root only, by
-// asking for the top nodes of subtrees. Every answer must hash to what its parent
+// asking for the tops of subtrees, several levels at once. The subtree of all ids
+// with a prefix, of so many levels, is told as
+//
+//	subtree = 0x00                           there are none
+//	        | 0x02…0x08 id*                  so many ids, if that is all; in order
+//	        | node
+//	node    = 0x01 id                        one id
+//	        | 0x11 bit skipped left right    a branch; left and right are nodes
+//	        | 0x12 hash                      after the last level: what is below
+//
+// Skipped is there when the bit of a branch is not the one after the prefix: the
+// prefix that all below have in common, of bits up to that one, padded with zeros
+// to whole bytes, from the first byte on that the longer prefix adds bits to. What
+// decodes encodes to the same bytes. Every answer must hash to what its parent
 // said, so a liar can refuse to answer, but not mislead: see [Diff].
 //
 // A root says nothing of who vouches for it, nor of what the ids stand for. It is
@@ -69,6 +82,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync/atomic"
 
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
@@ -135,10 +149,39 @@ func Root(ids []receipt.ID) Hash {
 		return Empty
 	}
 	if !slices.IsSortedFunc(ids, compare) {
-		ids = slices.Clone(ids)
-		slices.SortFunc(ids, compare)
+		ids = inOrder(ids)
 	}
 	return rootOfSorted(ids)
+}
+
+// inOrder returns a sorted copy. Ids are hashes: put where their first two bytes
+// say, they are nearly in order, which is twice as fast as comparing them. Those
+// that are not hashes only take longer.
+func inOrder(ids []receipt.ID) []receipt.ID {
+	if len(ids) < 1<<12 {
+		ids = slices.Clone(ids)
+		slices.SortFunc(ids, compare)
+		return ids
+	}
+	to := make([]receipt.ID, len(ids))
+	var ends [1<<16 + 1]uint32 // of those that begin with the number before
+	for i := range ids {
+		ends[1+int(binary.BigEndian.Uint16(ids[i][:]))]++
+	}
+	for i := range len(ends) - 1 {
+		ends[i+1] += ends[i]
+	}
+	for i := range ids {
+		at := &ends[binary.BigEndian.Uint16(ids[i][:])]
+		to[*at] = ids[i]
+		*at++
+	}
+	from := uint32(0)
+	for _, end := range ends {
+		slices.SortFunc(to[from:end], compare)
+		from = end
+	}
+	return to
 }
 
 // rootOfSorted hashes ids that are in order, at least one. It is at most as deep
@@ -153,16 +196,22 @@ func rootOfSorted(ids []receipt.ID) Hash {
 	return branchHash(bit, &left, &right)
 }
 
-// Set is a set of ids. Its zero value is the empty set. It takes 76 bytes an id.
+// Set is a set of ids. Its zero value is the empty set. It takes 76 bytes an id,
+// and where it is cloned between additions at most twice that and what the lists
+// have grown ahead.
 //
-// It is not safe for concurrent use, except that after a call of Root everything
-// but Add may run concurrently until the next Add.
+// It is not safe for concurrent use, except that after a call of Root or Clone
+// everything but Add may run concurrently until the next Add. A clone is a set of
+// its own: adding to one of the two does not disturb those who read the other.
 type Set struct {
 	// Nodes name each other by index, so that a million of them are two pieces of
 	// memory without a pointer. Neither slice ever shrinks.
 	ids      []receipt.ID
 	branches []branch
 	root     ref // of no meaning while there are no ids
+	// The branches below this index may also be those of clones: instead of being
+	// written again they are replaced by copies, which leaves the old ones behind.
+	shared atomic.Uint32
 }
 
 type branch struct {
@@ -181,10 +230,38 @@ func (r ref) leaf() bool { return r&isID != 0 }
 
 func (s *Set) id(r ref) *receipt.ID { return &s.ids[r&^isID] }
 
+// Of returns the set of some ids, in any order and with repetitions. It is the
+// faster way to begin with many.
+func Of(ids ...receipt.ID) *Set {
+	s := &Set{ids: slices.Compact(inOrder(ids))}
+	if n := len(s.ids); n > 0 {
+		s.branches = make([]branch, 0, n-1)
+		s.root, _ = s.build(0, n)
+	}
+	return s
+}
+
+// build makes the nodes above the ids of some indexes, which are in order.
+func (s *Set) build(from, to int) (ref, Hash) {
+	bit := firstDifference(&s.ids[from], &s.ids[to-1])
+	if bit == idBits {
+		return isID | ref(from), leafHash(&s.ids[from])
+	}
+	r := ref(len(s.branches))
+	s.branches = append(s.branches, branch{bit: uint8(bit)})
+	split := from + sort.Search(to-from, func(i int) bool { return bitOf(&s.ids[from+i], bit) == 1 })
+	b := &s.branches[r] // there is room for all
+	var left, right Hash
+	b.child[0], left = s.build(from, split)
+	b.child[1], right = s.build(split, to)
+	b.hash = branchHash(bit, &left, &right)
+	return r, b.hash
+}
+
 // Add puts an id into the set, and reports whether it is new there.
 func (s *Set) Add(id receipt.ID) bool {
-	if len(s.ids) >= int(isID) {
-		panic("set: more than 2^31 ids")
+	if len(s.ids) >= int(isID)/4 {
+		panic("set: more than 2^29 ids")
 	}
 	leaf := isID | ref(len(s.ids))
 	if len(s.ids) == 0 {
@@ -196,20 +273,51 @@ func (s *Set) Add(id receipt.ID) bool {
 		return false
 	}
 	s.ids = append(s.ids, id)
-	added := ref(len(s.branches))
-	s.branches = append(s.branches, branch{bit: uint8(bit), stale: true})
-
-	at := &s.root
-	for !at.leaf() && int(s.branches[*at].bit) < bit {
-		b := &s.branches[*at]
-		b.stale = true
-		at = &b.child[bitOf(&id, int(b.bit))]
+	s.root = s.insert(s.root, &id, leaf, bit)
+	// What is left behind stays less than what is in use, and the cost of clearing
+	// it away small beside that of leaving it.
+	if most := 2*len(s.ids) + 4*idBits; len(s.branches) > most {
+		old := s.branches
+		s.branches = make([]branch, 0, most)
+		s.root = s.keep(old, s.root)
+		s.shared.Store(0)
 	}
-	side := bitOf(&id, bit)
-	s.branches[added].child[side] = leaf
-	s.branches[added].child[1-side] = *at
-	*at = added
 	return true
+}
+
+// insert puts an id that first differs from all others in a bit below a node, and
+// returns what is now in its place.
+func (s *Set) insert(r ref, id *receipt.ID, leaf ref, bit int) ref {
+	if r.leaf() || int(s.branches[r].bit) > bit {
+		b := branch{bit: uint8(bit), stale: true}
+		side := bitOf(id, bit)
+		b.child[side], b.child[1-side] = leaf, r
+		s.branches = append(s.branches, b)
+		return ref(len(s.branches) - 1)
+	}
+	if uint32(r) < s.shared.Load() {
+		s.branches = append(s.branches, s.branches[r])
+		r = ref(len(s.branches) - 1)
+	}
+	b := &s.branches[r]
+	b.stale = true
+	side := bitOf(id, int(b.bit))
+	child := s.insert(b.child[side], id, leaf, bit)
+	s.branches[r].child[side] = child // b may be where the branches were
+	return r
+}
+
+// keep copies the branches that are still in use.
+func (s *Set) keep(old []branch, r ref) ref {
+	if r.leaf() {
+		return r
+	}
+	kept := ref(len(s.branches))
+	s.branches = append(s.branches, old[r])
+	for side, child := range old[r].child {
+		s.branches[kept].child[side] = s.keep(old, child)
+	}
+	return kept
 }
 
 // nearest returns the id at which the walk ends that follows an id's bits. If the
@@ -280,7 +388,14 @@ func (s *Set) below(r ref, yield func(receipt.ID) bool) bool {
 }
 
 // Clone returns a copy that does not change with the set: what a peer is shown
-// while ids go on coming.
+// while ids go on coming. It costs nothing but what Root does; the two share their
+// memory, and an addition to one of them copies what it changes, some 20 branches
+// in a set of a million, unless they were copied since. A clone that is kept keeps
+// all that the set then had, also when the set has moved to larger lists.
 func (s *Set) Clone() *Set {
-	return &Set{ids: slices.Clone(s.ids), branches: slices.Clone(s.branches), root: s.root}
+	s.Root()
+	s.shared.Store(uint32(len(s.branches)))
+	c := &Set{ids: slices.Clip(s.ids), branches: slices.Clip(s.branches), root: s.root}
+	c.shared.Store(uint32(len(c.branches)))
+	return c
 }

@@ -2,18 +2,17 @@ package set_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -69,6 +68,11 @@ func oracle(ids []receipt.ID, bit int) [32]byte {
 	}
 	left, right := oracle(sides[0], bit+1), oracle(sides[1], bit+1)
 	return sha256.Sum256(append(append([]byte{0x11, byte(bit)}, left[:]...), right[:]...))
+}
+
+// branch is the hash of a branch.
+func branch(bit byte, left, right set.Hash) set.Hash {
+	return sha256.Sum256(slices.Concat([]byte{0x11, bit}, left[:], right[:]))
 }
 
 // drawIDs draws ids that share long prefixes as often as not.
@@ -204,10 +208,11 @@ func TestPackageCommentHoldsThePythonThatIsRun(t *testing.T) {
 
 // vector is a set with everything about it that is frozen.
 type vector struct {
-	Name   string            `json:"name"`
-	IDs    []string          `json:"ids"`
-	Root   string            `json:"root"`
-	Proofs map[string]string `json:"proofs"` // of ids, those of the set and another
+	Name     string            `json:"name"`
+	IDs      []string          `json:"ids"`
+	Root     string            `json:"root"`
+	Proofs   map[string]string `json:"proofs"`   // of ids, those of the set and another
+	Subtrees map[string]string `json:"subtrees"` // of prefixes, two levels
 }
 
 func TestVectors(t *testing.T) {
@@ -234,7 +239,12 @@ func TestVectors(t *testing.T) {
 		}(), receipt.ID{})},
 	} {
 		s := of(v.ids...)
-		out := vector{Name: v.name, IDs: []string{}, Root: s.Root().String(), Proofs: map[string]string{}}
+		out := vector{Name: v.name, IDs: []string{}, Root: s.Root().String(), Proofs: map[string]string{}, Subtrees: map[string]string{}}
+		for _, p := range []set.Prefix{{}, set.PrefixOf(receipt.ID{}, 3), set.PrefixOf(last, 254)} {
+			answers, err := s.Subtrees(t.Context(), []set.Prefix{p}, 2)
+			assert.NilError(t, err)
+			out.Subtrees[p.String()] = hex.EncodeToString(answers[0])
+		}
 		for _, id := range v.ids {
 			out.IDs = append(out.IDs, id.String())
 		}
@@ -397,196 +407,18 @@ func TestPrefixes(t *testing.T) {
 	assert.Error(t, err, `prefix "bf/3": wanted lower-case hex digits of as few bytes as hold the bits, a slash, and the number of bits from 0 to 256, such as a0/3`)
 }
 
-// source is another party that may count, lie or fail.
-type source struct {
-	*set.Set
-	asked int
-	turn  func(prefixes []set.Prefix, nodes []set.Node) ([]set.Node, error)
-}
-
-func (s *source) Nodes(ctx context.Context, prefixes []set.Prefix) ([]set.Node, error) {
-	s.asked += len(prefixes)
-	nodes, err := s.Set.Nodes(ctx, prefixes)
-	if s.turn != nil && err == nil {
-		return s.turn(prefixes, nodes)
-	}
-	return nodes, err
-}
-
-func less(a, b []receipt.ID) []receipt.ID {
-	return sorted(slices.DeleteFunc(slices.Clone(a), func(id receipt.ID) bool { return slices.Contains(b, id) }))
-}
-
-func TestDiffFindsAllThatOnlyOneSideHas(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		both := drawIDs(20).Draw(t, "both")
-		ours := append(drawIDs(6).Draw(t, "ours"), both...)
-		theirs := append(drawIDs(6).Draw(t, "theirs"), both...)
-		local, remote := of(ours...), of(theirs...)
-		missing, extra, err := set.Diff(t.Context(), local, remote.Root(), remote, 1000)
-		assert.NilError(t, err)
-		assert.Assert(t, slices.Equal(missing, less(theirs, ours)))
-		assert.Assert(t, slices.Equal(extra, less(ours, theirs)))
-	})
-}
-
-func TestDiffAsksForLittle(t *testing.T) {
-	ids := numbered(0, 20_000)
-	remote := &source{Set: of(ids...)}
-	missing, extra, err := set.Diff(t.Context(), of(ids...), remote.Root(), remote, 0)
-	assert.NilError(t, err)
-	assert.Equal(t, len(missing)+len(extra)+remote.asked, 0)
-
-	missing, extra, err = set.Diff(t.Context(), of(ids[10:]...), remote.Root(), remote, 1000)
-	assert.NilError(t, err)
-	assert.DeepEqual(t, missing, sorted(ids[:10]))
-	assert.Equal(t, len(extra), 0)
-	assert.Assert(t, remote.asked < 2*10*(1+11), "asked for %d nodes", remote.asked)
-}
-
-func TestDiffStopsAtItsBudget(t *testing.T) {
-	remote := &source{Set: of(numbered(0, 3000)...)}
-	_, _, err := set.Diff(t.Context(), &set.Set{}, remote.Root(), remote, 2000)
-	assert.ErrorIs(t, err, set.ErrBudget)
-	assert.Assert(t, remote.asked <= 2000)
-	missing, _, err := set.Diff(t.Context(), &set.Set{}, remote.Root(), remote, 2*3000-1)
-	assert.NilError(t, err)
-	assert.Equal(t, len(missing), 3000)
-}
-
-func TestDiffNeverAsksForMoreThanABatch(t *testing.T) {
-	remote := &source{Set: of(numbered(0, 3000)...)}
-	remote.turn = func(prefixes []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-		assert.Assert(t, len(prefixes) <= set.MaxBatch)
-		return nodes, nil
-	}
-	_, _, err := set.Diff(t.Context(), &set.Set{}, remote.Root(), remote, 6000)
-	assert.NilError(t, err)
-}
-
-// The other party holds a set of 40, of which ours are a part, and lies about it.
-func TestDiffRefusesALiar(t *testing.T) {
-	ids := numbered(0, 40)
-	other := of(numbered(100, 140)...)
-	last := func(nodes []set.Node) *set.Node { return &nodes[len(nodes)-1] }
-	for _, test := range []struct {
-		name string
-		lie  func(prefixes []set.Prefix, nodes []set.Node) ([]set.Node, error)
-		want string
-	}{
-		{"nothing is there", func(_ []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-			*last(nodes) = set.Node{}
-			return nodes, nil
-		}, "found no ids, wanted those of subtree"},
-		{"another set", func(p []set.Prefix, _ []set.Node) ([]set.Node, error) {
-			return other.Nodes(context.Background(), p)
-		}, "found subtree"},
-		{"swapped subtrees", func(_ []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-			last(nodes).Left, last(nodes).Right = last(nodes).Right, last(nodes).Left
-			return nodes, nil
-		}, "found subtree"},
-		{"another id", func(_ []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-			if id, ok := last(nodes).ID(); ok {
-				id[31] ^= 1
-				last(nodes).Prefix = set.PrefixOf(id, 256)
-			}
-			return nodes, nil
-		}, "found subtree"},
-		{"elsewhere", func(prefixes []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-			for i, p := range prefixes {
-				if _, ok := nodes[i].ID(); p.Len() > 0 && !ok {
-					nodes[i].Prefix = set.PrefixOf(receipt.ID{}, nodes[i].Prefix.Len())
-				}
-			}
-			return nodes, nil
-		}, "found ids that begin with"},
-		{"too few", func(_ []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-			return nodes[1:], nil
-		}, "nodes, wanted the"},
-		{"too many", func(_ []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-			return append(nodes, nodes...), nil
-		}, "nodes, wanted the"},
-		{"silence", func([]set.Prefix, []set.Node) ([]set.Node, error) {
-			return nil, errors.New("stale root")
-		}, "stale root"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			remote := &source{Set: of(ids...), turn: test.lie}
-			missing, extra, err := set.Diff(t.Context(), of(ids[5:20]...), remote.Root(), remote, 1000)
-			assert.ErrorContains(t, err, test.want)
-			assert.Assert(t, missing == nil && extra == nil)
-		})
-	}
-}
-
-// A branch's prefix is not hashed. Whatever a liar makes of it, either the answer
-// is true or there is none.
-func TestAFalsePrefixComesToNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		both := drawIDs(12).Draw(t, "both")
-		ours := append(drawIDs(6).Draw(t, "ours"), both...)
-		theirs := append(drawIDs(6).Draw(t, "theirs"), both...)
-		remote := &source{Set: of(theirs...)}
-		remote.turn = func(prefixes []set.Prefix, nodes []set.Node) ([]set.Node, error) {
-			for i := range nodes {
-				if n := nodes[i].Prefix.Len(); n < 256 && n > prefixes[i].Len() && rapid.Bool().Draw(t, "lie") {
-					id := sorted(theirs)[0]
-					bit := rapid.IntRange(prefixes[i].Len(), n-1).Draw(t, "bit")
-					id[bit/8] ^= 1 << (7 - bit%8)
-					if lie := set.PrefixOf(id, n); prefixes[i] == set.PrefixOf(id, prefixes[i].Len()) {
-						nodes[i].Prefix = lie
-					}
-				}
-			}
-			return nodes, nil
-		}
-		missing, extra, err := set.Diff(t.Context(), of(ours...), remote.Root(), remote, 1000)
-		if err == nil {
-			assert.Assert(t, slices.Equal(missing, less(theirs, ours)))
-			assert.Assert(t, slices.Equal(extra, less(ours, theirs)))
-		}
-	})
-}
-
-// forged is a source of nodes that no set has: a root can be anything.
-type forged map[string]set.Node
-
-func (f forged) Nodes(_ context.Context, prefixes []set.Prefix) ([]set.Node, error) {
-	var nodes []set.Node
-	for _, p := range prefixes {
-		nodes = append(nodes, f[p.String()])
-	}
-	return nodes, nil
-}
-
-func TestARootThatIsOfNoSetIsRefused(t *testing.T) {
-	one := set.Node{Prefix: set.PrefixOf(receipt.ID{0: 0x80}, 256)}
-	for _, test := range []struct {
-		name string
-		f    forged
-		root set.Hash
-		want string
-	}{
-		{"an id on the wrong side", forged{
-			"/0":   {Left: one.Hash(), Right: one.Hash()},
-			"00/1": one, "80/1": one,
-		}, set.Node{Left: one.Hash(), Right: one.Hash()}.Hash(), "prefix 00/1: found ids that begin with 80"},
-		{"an empty side", forged{
-			"/0":   {Left: set.Empty, Right: one.Hash()},
-			"80/1": one,
-		}, set.Node{Left: set.Empty, Right: one.Hash()}.Hash(), "prefix 00/1: found no ids"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			_, _, err := set.Diff(t.Context(), &set.Set{}, test.root, test.f, 100)
-			assert.ErrorContains(t, err, test.want)
-		})
-	}
-}
-
 func BenchmarkRoot(b *testing.B) {
 	ids := numbered(0, 100_000)
 	for b.Loop() {
 		set.Root(ids)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(ids)), "ns/id")
+}
+
+func BenchmarkOf(b *testing.B) {
+	ids := numbered(0, 1_000_000)
+	for b.Loop() {
+		set.Of(ids...)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(ids)), "ns/id")
 }
@@ -601,7 +433,7 @@ func BenchmarkAddAndRoot(b *testing.B) {
 		s = of(ids...)
 		s.Root()
 	}
-	s = s.Clone() // without the room that growing leaves
+	s = set.Of(slices.Collect(s.All())...) // without the room that growing leaves
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(ids)), "ns/id")
@@ -611,8 +443,7 @@ func BenchmarkAddAndRoot(b *testing.B) {
 }
 
 func BenchmarkAddOneAndRoot(b *testing.B) {
-	s := of(numbered(0, 1_000_000)...)
-	s.Root()
+	s := set.Of(numbered(0, 1_000_000)...)
 	more := numbered(1_000_000, 1_100_000)
 	for i := 0; b.Loop(); i++ {
 		s.Add(more[i%len(more)])
@@ -620,16 +451,33 @@ func BenchmarkAddOneAndRoot(b *testing.B) {
 	}
 }
 
+// What a node does for every hello while receipts go on coming.
+func BenchmarkAddOneAndClone(b *testing.B) {
+	s := set.Of(numbered(0, 1_000_000)...)
+	more := numbered(1_000_000, 1_100_000)
+	pinned := make([]*set.Set, 8)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		s.Add(more[i%len(more)])
+		pinned[i%len(pinned)] = s.Clone()
+	}
+}
+
 func BenchmarkDiff(b *testing.B) {
 	ids := numbered(0, 1_000_000)
-	remote := &source{Set: of(ids...)}
-	local := of(ids[1000:]...)
-	root := remote.Root()
-	for b.Loop() {
-		remote.asked = 0
-		missing, _, err := set.Diff(b.Context(), local, root, remote, 1e6)
-		assert.NilError(b, err)
-		assert.Equal(b, len(missing), 1000)
+	for _, d := range []int{1, 10, 100, 1000, 10_000} {
+		b.Run(strconv.Itoa(d), func(b *testing.B) {
+			remote := &source{Set: set.Of(ids[d/2:]...)}
+			local := set.Of(ids[:len(ids)-(d+1)/2]...)
+			root := remote.Root()
+			for b.Loop() {
+				remote.rounds, remote.bytes = 0, 0
+				missing, extra, err := set.Diff(b.Context(), local, root, remote, len(ids))
+				assert.NilError(b, err)
+				assert.Equal(b, len(missing)+len(extra), d)
+			}
+			b.ReportMetric(float64(remote.rounds), "rounds")
+			b.ReportMetric(float64(remote.bytes), "bytes")
+		})
 	}
-	b.ReportMetric(float64(remote.asked)/1000, "nodes/id")
 }
