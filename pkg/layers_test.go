@@ -30,29 +30,33 @@ var layers = [][]string{
 	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/release", "pkg/index", "pkg/config"},
 	{"pkg/gitrepo", "pkg/tsa"},
 	{"pkg/forge"}, // names commits and trees as gitrepo does
-	{"pkg/publish", "pkg/guard", "pkg/enforce"},
+	{"pkg/publish", "pkg/guard", "pkg/enforce", "pkg/federate"},
+	{"pkg/node"},
+	{"pkg/selftest"},
 	{"cmd/remembrancer", "examples/verify"},
 }
 
 // users names the only packages that import each library, so that a library can
 // be replaced in one place.
 var users = map[string][]string{
-	"github.com/ProtonMail/go-crypto":       {"pkg/openpgp"},
-	"github.com/go-git/go-billy/v5":         {"pkg/gitrepo"},
-	"github.com/go-git/go-git/v5":           {"pkg/gitrepo"},
-	"github.com/google/go-github/v62":       {"pkg/forge"},
-	"github.com/gowebpki/jcs":               {"pkg/receipt", "pkg/smoke"},
-	"github.com/moby/buildkit":              {"pkg/repro"},
-	"github.com/rhysd/actionlint":           {"pkg/workflow"},
-	"github.com/rogpeppe/go-internal":       {"pkg/enforce"},
-	"github.com/sethvargo/go-githubactions": {"pkg/action"},
-	"github.com/tidwall/gjson":              {"cmd/remembrancer", "pkg/smoke", "pkg/suite"},
-	"github.com/yuin/goldmark":              {"pkg/hygiene"},
-	"go.yaml.in/yaml/v3":                    {"pkg/config", "pkg/suite"},
-	"go.yaml.in/yaml/v4":                    {"pkg/workflow"}, // the one that actionlint reads with
-	"golang.org/x/mod":                      {"pkg/checkpoint", "pkg/ledger", "pkg/repro"},
-	"golang.org/x/text":                     {"pkg/covenant"},
-	"modernc.org/sqlite":                    {"pkg/index"},
+	"github.com/ProtonMail/go-crypto":        {"pkg/openpgp"},
+	"github.com/go-git/go-billy/v5":          {"pkg/gitrepo"},
+	"github.com/go-git/go-git/v5":            {"pkg/gitrepo"},
+	"github.com/google/go-github/v62":        {"pkg/forge"},
+	"github.com/gowebpki/jcs":                {"pkg/receipt", "pkg/smoke"},
+	"github.com/moby/buildkit":               {"pkg/repro"},
+	"github.com/modelcontextprotocol/go-sdk": {"pkg/node"},
+	"github.com/prometheus/client_golang":    {"pkg/node"},
+	"github.com/rhysd/actionlint":            {"pkg/workflow"},
+	"github.com/rogpeppe/go-internal":        {"pkg/enforce"},
+	"github.com/sethvargo/go-githubactions":  {"pkg/action"},
+	"github.com/tidwall/gjson":               {"cmd/remembrancer", "pkg/smoke", "pkg/suite"},
+	"github.com/yuin/goldmark":               {"pkg/hygiene"},
+	"go.yaml.in/yaml/v3":                     {"pkg/config", "pkg/suite"},
+	"go.yaml.in/yaml/v4":                     {"pkg/workflow"}, // the one that actionlint reads with
+	"golang.org/x/mod":                       {"pkg/checkpoint", "pkg/ledger", "pkg/repro"},
+	"golang.org/x/text":                      {"pkg/covenant"},
+	"modernc.org/sqlite":                     {"pkg/index"},
 }
 
 // helpers are packages that only tests import.

@@ -62,6 +62,8 @@
 //	  ops: ops
 //	  gate-owned: [".github/**", "ops/**", "remembrancer.yaml", "SMOKE_TEST.sh"]
 //
+// By the same rules it reads the two files of a node: see [Federation] and [Node].
+//
 // Paths are relative to the repository's root, with forward slashes. In a
 // pattern each element is one of path.Match, and the element ** stands for any
 // number of elements. The covenants are integrity, reproducibility, federation,

@@ -30,7 +30,7 @@ const (
 // Parse reads a configuration. name is what errors call the file. An error
 // may be of several lines, each beginning with name:line.
 func Parse(name string, data []byte) (Config, error) {
-	p := &parser{name: name, at: map[string]int{}}
+	p := &parser{name: name, least: "version: 1", at: map[string]int{}}
 	c := Default()
 	if root := p.document(data); root != nil {
 		p.file(root, &c)
@@ -43,9 +43,10 @@ func Parse(name string, data []byte) (Config, error) {
 
 // parser collects errors, so that a person can mend a file in one go.
 type parser struct {
-	name string
-	errs []error
-	at   map[string]int // line of each branch that was given
+	name  string
+	least string // what a file must hold at least
+	errs  []error
+	at    map[string]int // line of each branch that was given
 }
 
 func (p *parser) fail(line int, format string, args ...any) {
@@ -97,7 +98,7 @@ func (p *parser) document(data []byte) *yaml.Node {
 	case errors.Is(err, io.EOF) && len(doc.Content) == 1:
 		return doc.Content[0]
 	case errors.Is(err, io.EOF):
-		p.fail(0, `the file is empty, wanted at least "version: 1"`)
+		p.fail(0, "the file is empty, wanted at least %q", p.least)
 	case err == nil:
 		p.fail(more.Line, "found a second document, wanted one")
 	default:
