@@ -13,7 +13,9 @@ RUN go mod download
 # Only what the binary is made of: a runner's tool may ignore .dockerignore.
 COPY pkg ./pkg
 COPY cmd ./cmd
-RUN go build -trimpath -buildvcs=false -ldflags='-s -w' -o /root.fs/remembrancer ./cmd/remembrancer \
+# Without inlining (-l) the program is a seventh smaller: every job of every user
+# pulls it, and none waits for its processor.
+RUN go build -trimpath -buildvcs=false -gcflags=all=-l -ldflags='-s -w' -o /root.fs/remembrancer ./cmd/remembrancer \
  && install -d -m 1777 /root.fs/tmp \
  && install -D -m 0644 /etc/ssl/certs/ca-certificates.crt /root.fs/etc/ssl/certs/ca-certificates.crt
 

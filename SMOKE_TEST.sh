@@ -113,6 +113,7 @@ finds_tampering() {
 imports_the_ancestor() {
   [[ $("$rb" import --dry-run "$root/pkg/index/testdata/remembrancer.db") == d5c64aee1039e6dd71f5818d456cce2e48e6590b6953c13623af6fa1070decea ]]
 }
+federates() { "$rb" federation sync --self-test; }
 
 try structure structure
 try build builds
@@ -126,6 +127,7 @@ try proof-chain proves
 try search searches
 try tampering finds_tampering
 try legacy-root imports_the_ancestor
+try federation-sync federates
 
 total=${#ids[@]}
 printf 'SMOKE_JSON={"v":1,"pass":%d,"fail":%d,"skip":0,"warn":0,"total":%d,"ids":[%s]}\n' \

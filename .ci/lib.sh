@@ -193,7 +193,7 @@ check_vulnerabilities() {
 # the same wherever it was compiled, so the image's builder starts from this
 # cache.
 build_static() { # FILE
-  GOCACHE=$ci_cache/static CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags='-s -w' -o "$1" ./cmd/remembrancer
+  GOCACHE=$ci_cache/static CGO_ENABLED=0 go build -trimpath -buildvcs=false -gcflags=all=-l -ldflags='-s -w' -o "$1" ./cmd/remembrancer
 }
 
 check_build() {

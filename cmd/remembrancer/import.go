@@ -59,25 +59,30 @@ var importVerb = verb{
 			return err
 		}
 		for _, r := range records {
-			leaf := legacy.Leaf(r)
-			preimage := string(legacy.Preimage(r))
-			predicate := map[string]any{"legacy_leaf": leaf, "legacy_record": preimage, "legacy_root": root}
-			for field, s := range map[string]*string{"component": r.Component, "version": r.Version, "legacy_merkle_root": r.MerkleRoot} {
-				if s != nil {
-					predicate[field] = strings.ToValidUTF8(*s, "\uFFFD")
-				}
-			}
-			name := slug(r.ID)
-			if name != "" {
-				name += "-"
-			}
-			if err := w.takeOver(p, v, receipt.Memory, name+leaf[:16], "legacy_leaf", predicate, &receipt.Subject{Name: "legacy_record", SHA256: leaf}); err != nil {
+			name, predicate, subject := memoryOf(r, root)
+			if err := w.takeOver(p, v, receipt.Memory, name, "legacy_leaf", predicate, &subject); err != nil {
 				return fmt.Errorf("record %q: %w", r.ID, err)
 			}
 		}
 		w.note("✅ %d records, legacy root %s", len(records), root)
 		return nil
 	},
+}
+
+// memoryOf is what a receipt says of one of the ancestor's records, of a list with
+// this root.
+func memoryOf(r legacy.Record, root string) (name string, predicate map[string]any, subject receipt.Subject) {
+	leaf := legacy.Leaf(r)
+	predicate = map[string]any{"legacy_leaf": leaf, "legacy_record": string(legacy.Preimage(r)), "legacy_root": root}
+	for field, s := range map[string]*string{"component": r.Component, "version": r.Version, "legacy_merkle_root": r.MerkleRoot} {
+		if s != nil {
+			predicate[field] = strings.ToValidUTF8(*s, "\uFFFD")
+		}
+	}
+	if name = slug(r.ID); name != "" {
+		name += "-"
+	}
+	return name + leaf[:16], predicate, receipt.Subject{Name: "legacy_record", SHA256: leaf}
 }
 
 // takeOver writes one receipt of an import, unless an earlier import wrote it: a

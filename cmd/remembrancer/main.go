@@ -57,6 +57,7 @@ type world struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	fd             descriptors // secrets that came through file descriptors
+	held           *holding    // the node that this process serves, where a verb is carried out inside of it
 }
 
 func (w *world) say(format string, args ...any)  { fmt.Fprintf(w.stdout, format+"\n", args...) }
@@ -268,6 +269,8 @@ func verbs() []verb {
 		timestampVerb, tsaBootstrapVerb, rfc3161VerifyVerb,
 		genesisSealVerb, genesisVerifyVerb,
 		releaseTagVerb, releaseSignVerb,
+		nodeVerb(), federationInitVerb, federationJoinVerb, federationSyncVerb, federationStatusVerb, federationHistoryVerb,
+		federationTrustVerb, federationRevokeVerb, verifyMergeVerb, selfTestVerb,
 		snapshotCreateVerb, snapshotVerifyVerb,
 	}
 }

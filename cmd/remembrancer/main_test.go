@@ -52,6 +52,8 @@ func TestMain(m *testing.M) {
 //	tsa serve NAME           a time-stamping authority; see cmdTSA
 //	pulls serve DIR.git      a forge with the pull requests of a bare repository; see cmdPulls
 //	releases serve           a forge with the releases of acme/app; see cmdReleases
+//	node start NAME args...  a node in a process of its own; see cmdNode
+//	ancestor serve FILE      a node that has only the ancestor's tools; see cmdAncestor
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -75,6 +77,8 @@ func TestScripts(t *testing.T) {
 			"forge":     cmdForge,
 			"authority": cmdAuthority,
 			"tsa":       cmdTSA,
+			"node":      cmdNode,
+			"ancestor":  cmdAncestor,
 		},
 	})
 }
@@ -125,6 +129,7 @@ func setupScript(env *testscript.Env) error {
 	env.Values[releasesOf{}] = new(releaseForge)
 	env.Values[tsas{}] = map[string]*tsatest.TSA{}
 	env.Values[authoritiesOf{}] = map[string]*tsatest.TSA{}
+	env.Values[nodesOf{}] = map[string]*nodeProcess{}
 	packages, err1 := filepath.Abs(filepath.Join("..", "..", "pkg"))
 	data, err2 := filepath.Abs("testdata")
 	if err := errors.Join(err1, err2); err != nil {
