@@ -911,6 +911,7 @@ func (w *world) join(o *holding, p peerSpec, resume bool) error {
 	if err := o.store.PutPeer(state); err != nil {
 		return err
 	}
+	agreed := false
 	if cause != nil {
 		w.say("⚠️  %s cannot be reached now; the first sync pins its keys", p.url)
 		w.say("   %s", action.Defang(cause.Error()))
@@ -919,34 +920,38 @@ func (w *world) join(o *holding, p peerSpec, resume bool) error {
 		w.say("   log      %s", action.Defang(id.Log))
 		w.say("   witness  %s", action.Defang(id.Witness))
 		w.say("   sets     %s", action.Defang(id.Set))
-		if err := w.compareTrust(ctx, o, c); err != nil {
+		if agreed, err = w.compareTrust(ctx, o, c); err != nil {
 			w.say("⚠️  %s", action.Defang(err.Error()))
 		}
 		_ = c.Close()
 	}
 	own := o.store.Identity()
 	w.say("   trust    %s", o.store.Trust().Hash())
+	if agreed {
+		return nil
+	}
 	w.say("   there: remembrancer federation join --peer %s --trust-anchor FILE", cmp.Or(own.Endpoint, "URL-OF-THIS-NODE"))
 	w.say("   where FILE is this node's key %s: remembrancer federation trust --export", own.Fingerprint)
 	return nil
 }
 
-// compareTrust says in what the peer's trust state differs from ours.
-func (w *world) compareTrust(ctx context.Context, o *holding, c federate.Caller) error {
+// compareTrust says in what the peer's trust state differs from ours, and reports
+// whether it is the same.
+func (w *world) compareTrust(ctx context.Context, o *holding, c federate.Caller) (bool, error) {
 	var out federate.TrustOut
 	if err := c.Call(ctx, federate.ToolTrust, federate.TrustIn{}, &out); err != nil {
-		return err
+		return false, err
 	}
 	differences := merge.Differences(o.store.Trust().Named(), out.Members)
 	if len(differences) == 0 {
 		w.say("✅ both trust the same keys")
-		return nil
+		return true, nil
 	}
 	w.say("ℹ️  the trust states differ still:")
 	for _, d := range differences {
 		w.say("     %s", action.Defang(d))
 	}
-	return nil
+	return false, nil
 }
 
 var federationSyncSpec = action.Spec{
