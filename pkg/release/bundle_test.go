@@ -57,7 +57,7 @@ func newMaker(t *testing.T) *maker {
 	var err error
 	m.skey, m.vkey, err = checkpoint.GenerateKey(rand.Reader, "example.com/acme/app")
 	assert.NilError(t, err)
-	m.key = gpgKey(t, time.Now(), "1y", time.Now())
+	m.key = gpgKey(t, time.Now().Add(-time.Minute), "1y", time.Now()) // gpg may date a key a second late
 	m.sumsKey = m.key
 	return m
 }
