@@ -955,6 +955,14 @@ func (s *Store) Entry(id receipt.ID) (receipt.Entry, int64, bool) {
 	return e, at.index(), err == nil
 }
 
+// Index returns where in the log a receipt is that [Store.Entry] would return.
+func (s *Store) Index(id receipt.ID) (int64, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	at := s.state.at[id]
+	return at.index(), at&isVisible != 0
+}
+
 // Entries yields the receipts of the log in its order, each once, those of kinds
 // that are not merged included, and those that the trust state does not hold with
 // left out. It ends early where the log cannot be read.

@@ -777,7 +777,8 @@ func TestReadersAndWritersDoNotDisturbEachOther(t *testing.T) {
 				ids := slices.Collect(snap.Set.All())
 				items, err := s.Items(ids[:min(len(ids), 5)])
 				assert.Check(t, err)
-				assert.Check(t, len(items) == min(len(ids), 5))
+				// The trust state may have changed in between, and holds fewer then.
+				assert.Check(t, len(items) <= min(len(ids), 5))
 				_, err = s.Tail(0, snap.Size, 10, 1<<20)
 				assert.Check(t, err)
 				s.Conflicts()

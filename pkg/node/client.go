@@ -30,7 +30,7 @@ import (
 // values of an answer have a limit.
 const (
 	maxAnswer = 8 << 20     // bytes of the body of one HTTP answer
-	maxValues = 1 << 17     // JSON values of one: a list of 100,000 ids fits
+	maxValues = 104_000     // JSON values of one: a list of 100,000 ids fits
 	maxLines  = 1 << 10     // lines of a stream of events, of which one is the answer
 	maxHeader = 64 << 10    // bytes of its header
 	maxText   = 1 << 10     // bytes of a peer's words that an error repeats
@@ -56,7 +56,7 @@ type DialOptions struct {
 // by several goroutines. A peer that breaks the protocol, or lets a call run into
 // its deadline, may break the session: dial again.
 //
-// A peer is not trusted. An answer of more than 8 MiB, of more than 131,072 JSON
+// A peer is not trusted. An answer of more than 8 MiB, of more than 104,000 JSON
 // values, or of more than 1,024 lines of events is refused while it arrives; a call
 // ends at its deadline even if the peer drips; no stream stays open between calls;
 // nothing is tried twice; and a redirect is followed only on the same scheme, host

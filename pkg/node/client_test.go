@@ -343,7 +343,7 @@ func flood(w http.ResponseWriter, head, piece string) {
 func TestAHostileAnswerIsRefusedInBoundedMemory(t *testing.T) {
 	const start = `{"jsonrpc":"2.0","id":2,"result":{"content":[],"structuredContent":`
 	tooLong := "echo: the answer is of more than 8388608 bytes, wanted fewer"
-	tooMany := "echo: the answer is of more than 131072 JSON values or 1024 lines, wanted fewer"
+	tooMany := "echo: the answer is of more than 104000 JSON values or 1024 lines, wanted fewer"
 	for name, tc := range map[string]struct {
 		kind string
 		head string

@@ -286,7 +286,7 @@ func TestWhatAPeerGetsWrongIsAnError(t *testing.T) {
 		"an empty id":            {`{"ok":true,"ids":[""]}`, "", "list_memory_ids: found an id of 0 bytes, wanted 1 to 1024"},
 		"a long id":              {`{"ok":true,"ids":["` + strings.Repeat("x", 1025) + `"]}`, "", "list_memory_ids: found an id of 1025 bytes, wanted 1 to 1024"},
 		"too many ids":           {many(100_001), "", "list_memory_ids: found more than 100000 ids"},
-		"far too many ids":       {many(140_000), "", "list_memory_ids: the answer is of more than 131072 JSON values or 1024 lines, wanted fewer"},
+		"far too many ids":       {many(140_000), "", "list_memory_ids: the answer is of more than 104000 JSON values or 1024 lines, wanted fewer"},
 		"it has no such memory":  {list, `{"ok":false,"error":"not found"}`, `memory "a": get_memory: the peer answered: not found`},
 		"another memory":         {list, record(memories["b"]), `memory "a": get_memory: found the memory "b"`},
 		"no memory":              {list, record("null"), `memory "a": get_memory: legacy records: record 0: found null, wanted an object`},

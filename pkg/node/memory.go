@@ -384,7 +384,7 @@ func (s *Server) recordDecision(ctx context.Context, in recordIn) (recordOut, er
 		return recordOut{}, err
 	}
 	s.metrics.receipts.WithLabelValues(recorded).Inc()
-	_, index, ok := s.o.Store.Entry(r.ID())
+	index, ok := s.o.Store.Index(r.ID())
 	if !ok {
 		return recordOut{}, fmt.Errorf("receipt %s was recorded and is not in the log", r.ID())
 	}

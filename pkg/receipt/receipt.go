@@ -48,7 +48,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -75,6 +74,7 @@ const (
 	ownPredicates = "https://vaultmesh.org/remembrancer/"
 	maxDepth      = 16
 	maxSubjects   = 256
+	maxInteger    = 1<<53 - 1
 )
 
 // ID is the identity of a receipt: the hash of its statement.
@@ -237,11 +237,10 @@ func (r *Receipt) Predicate() json.RawMessage { return r.predicate }
 // Field returns a string field of the predicate, or "" when it is absent or not
 // a string.
 func (r *Receipt) Field(name string) string {
-	var s string
-	if json.Unmarshal(r.fields[name], &s) != nil {
-		return ""
+	if raw := r.fields[name]; len(raw) > 0 && raw[0] == '"' {
+		return unquote(raw)
 	}
-	return s
+	return ""
 }
 
 // Decode reads a field of the predicate into v, strictly: keys that v does not
@@ -347,13 +346,36 @@ func Parse(statement []byte) (*Receipt, error) {
 	if len(statement) > MaxStatement {
 		return nil, fmt.Errorf("receipt is %d bytes, want at most %d", len(statement), MaxStatement)
 	}
+	statement = bytes.Clone(statement)
+	w, fields, ok := readStatement(statement)
+	if !ok {
+		var err error
+		if w, fields, err = decodeStatement(statement); err != nil {
+			return nil, err
+		}
+	}
+	return newReceipt(statement, w, fields)
+}
+
+// decodeStatement is the thorough way to do what readStatement does. The fields are
+// nil if the predicate is not an object.
+func decodeStatement(statement []byte) (w wireStatement, fields map[string]json.RawMessage, err error) {
 	if err := checkCanonical(statement); err != nil {
-		return nil, fmt.Errorf("receipt %w", err)
+		return w, nil, fmt.Errorf("receipt %w", err)
 	}
-	var w wireStatement
 	if err := strictUnmarshal(statement, &w); err != nil {
-		return nil, fmt.Errorf("receipt: %w", err)
+		return w, nil, fmt.Errorf("receipt: %w", err)
 	}
+	// A map, not a struct: encoding/json would match the keys of a struct in any
+	// case of letters.
+	if json.Unmarshal(w.Predicate, &fields) != nil {
+		fields = nil
+	}
+	return w, fields, nil
+}
+
+// newReceipt checks what a canonical statement says.
+func newReceipt(statement []byte, w wireStatement, fields map[string]json.RawMessage) (*Receipt, error) {
 	if w.Type != statementType {
 		return nil, fmt.Errorf("receipt: _type is %q, want %q", w.Type, statementType)
 	}
@@ -361,12 +383,10 @@ func Parse(statement []byte) (*Receipt, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receipt: %w", err)
 	}
-	r := &Receipt{statement: bytes.Clone(statement), id: idOf(statement), kind: kind, predicate: w.Predicate}
-	// A map, not a struct: encoding/json would match the keys of a struct in any
-	// case of letters.
-	if err := json.Unmarshal(w.Predicate, &r.fields); err != nil || r.fields == nil {
+	if fields == nil {
 		return nil, errors.New("receipt: predicate: want an object")
 	}
+	r := &Receipt{statement: statement, id: idOf(statement), kind: kind, predicate: w.Predicate, fields: fields}
 	issuer := r.Field("vaultmesh_issuer")
 	if r.issuer, err = openpgp.ParseFingerprint(issuer); err != nil {
 		return nil, fmt.Errorf("receipt: vaultmesh_issuer: %w", err)
@@ -437,6 +457,9 @@ func Canonical(v any) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
+	}
+	if isCanonical(raw) {
+		return raw, nil
 	}
 	if err := checkTokens(raw); err != nil {
 		return nil, err
@@ -523,8 +546,8 @@ func checkValue(dec *json.Decoder, depth int) error {
 	switch tok := tok.(type) {
 	case json.Number:
 		n, err := strconv.ParseInt(tok.String(), 10, 64)
-		if err != nil || n > 1<<53-1 || n < -(1<<53-1) || (n == 0 && tok.String() != "0") {
-			return fmt.Errorf("holds the number %s: want integers within ±%d; write a ratio as two counts", tok, int64(math.MaxInt64>>10))
+		if err != nil || n > maxInteger || n < -maxInteger || (n == 0 && tok.String() != "0") {
+			return fmt.Errorf("holds the number %s: want integers within ±%d; write a ratio as two counts", tok, int64(maxInteger))
 		}
 	case json.Delim:
 		seen := map[string]bool{}
@@ -613,18 +636,18 @@ func (e Entry) Line() []byte { return e.encode() }
 func (e Entry) encode() []byte {
 	// Every byte of an envelope is ASCII that JSON does not escape, and the keys
 	// are in order: this is its canonical encoding.
-	var b bytes.Buffer
-	b.WriteString(`{"payload":"`)
-	b.WriteString(base64.StdEncoding.EncodeToString(e.Receipt.statement))
-	b.WriteString(`","payloadType":"` + PayloadType + `","signatures":[`)
+	b := append(make([]byte, 0, 2*len(e.Receipt.statement)), `{"payload":"`...)
+	b = base64.StdEncoding.AppendEncode(b, e.Receipt.statement)
+	b = append(b, `","payloadType":"`+PayloadType+`","signatures":[`...)
 	for i, s := range e.Signatures {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
-		fmt.Fprintf(&b, `{"keyid":"%s","sig":"%s"}`, s.Fingerprint, base64.StdEncoding.EncodeToString(s.Packet))
+		b = append(b, `{"keyid":"`+string(s.Fingerprint)+`","sig":"`...)
+		b = base64.StdEncoding.AppendEncode(b, s.Packet)
+		b = append(b, `"}`...)
 	}
-	b.WriteString(`]}`)
-	return b.Bytes()
+	return append(b, `]}`...)
 }
 
 // ParseLine reads a log line without its newline. It does not verify
@@ -633,12 +656,28 @@ func ParseLine(line []byte) (Entry, error) {
 	if len(line) > MaxLine {
 		return Entry{}, fmt.Errorf("log line is %d bytes, want at most %d", len(line), MaxLine)
 	}
-	var w wireEnvelope
+	w, ok := readEnvelope(line)
+	if !ok {
+		var err error
+		if w, err = decodeEnvelope(line); err != nil {
+			return Entry{}, err
+		}
+	}
+	return newEntry(line, w)
+}
+
+// decodeEnvelope is the thorough way to do what readEnvelope does.
+func decodeEnvelope(line []byte) (w wireEnvelope, err error) {
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&w); err != nil {
-		return Entry{}, fmt.Errorf("log line is not a DSSE envelope: %w", err)
+		return w, fmt.Errorf("log line is not a DSSE envelope: %w", err)
 	}
+	return w, nil
+}
+
+// newEntry checks what an envelope says, and that it is the only line that says it.
+func newEntry(line []byte, w wireEnvelope) (Entry, error) {
 	if w.PayloadType != PayloadType {
 		return Entry{}, fmt.Errorf("log line: payloadType is %q, want %q", w.PayloadType, PayloadType)
 	}
