@@ -23,12 +23,12 @@ const module = "github.com/vaultmesh/remembrancer/"
 // layers lists the packages, lowest first. A package imports only from lines
 // above its own, never from its own or from below.
 var layers = [][]string{
-	{"pkg/durable", "pkg/action", "pkg/openpgp", "pkg/judge", "pkg/process", "pkg/timestamp"},
+	{"pkg/durable", "pkg/action", "pkg/openpgp", "pkg/judge", "pkg/process", "pkg/timestamp", "pkg/chart"},
 	{"pkg/receipt", "pkg/checkpoint", "pkg/legacy", "pkg/archive"},
 	{"pkg/proof", "pkg/ledger", "pkg/set"},
 	{"pkg/merge", "pkg/snapshot"},
-	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/release", "pkg/index", "pkg/config"},
-	{"pkg/gitrepo", "pkg/tsa"},
+	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/release", "pkg/index", "pkg/config", "pkg/slo"},
+	{"pkg/gitrepo", "pkg/tsa", "pkg/prometheus"},
 	{"pkg/forge"}, // names commits and trees as gitrepo does
 	{"pkg/publish", "pkg/guard", "pkg/enforce", "pkg/federate"},
 	{"pkg/node"},
@@ -52,15 +52,16 @@ var users = map[string][]string{
 	"github.com/sethvargo/go-githubactions":  {"pkg/action"},
 	"github.com/tidwall/gjson":               {"cmd/remembrancer", "pkg/smoke", "pkg/suite"},
 	"github.com/yuin/goldmark":               {"pkg/hygiene"},
-	"go.yaml.in/yaml/v3":                     {"pkg/config", "pkg/suite"},
+	"go.yaml.in/yaml/v3":                     {"pkg/config", "pkg/slo", "pkg/suite"},
 	"go.yaml.in/yaml/v4":                     {"pkg/workflow"}, // the one that actionlint reads with
+	"golang.org/x/image":                     {"pkg/chart"},
 	"golang.org/x/mod":                       {"pkg/checkpoint", "pkg/ledger", "pkg/repro"},
 	"golang.org/x/text":                      {"pkg/covenant"},
 	"modernc.org/sqlite":                     {"pkg/index"},
 }
 
 // helpers are packages that only tests import.
-var helpers = []string{"pkg/forge/forgetest", "pkg/gitrepo/gitservertest", "pkg/tsa/tsatest"}
+var helpers = []string{"pkg/forge/forgetest", "pkg/gitrepo/gitservertest", "pkg/slo/slotest", "pkg/tsa/tsatest"}
 
 // imports returns what each package of the module imports, tests left out.
 func imports(t *testing.T) map[string][]string {

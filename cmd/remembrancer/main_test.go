@@ -53,6 +53,7 @@ func TestMain(m *testing.M) {
 //	pulls serve DIR.git      a forge with the pull requests of a bare repository; see cmdPulls
 //	releases serve           a forge with the releases of acme/app; see cmdReleases
 //	node start NAME args...  a node in a process of its own; see cmdNode
+//	prometheus serve SPEC WINDOW  a Prometheus; see cmdPrometheus
 //	ancestor serve FILE      a node that has only the ancestor's tools; see cmdAncestor
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -61,24 +62,25 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		RequireExplicitExec: false,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":     cmdExits,
-			"covenant":  cmdCovenant,
-			"commit":    cmdCommit,
-			"let":       cmdLet,
-			"json":      cmdJSON,
-			"runner":    cmdRunner,
-			"gives":     cmdGives,
-			"edit":      cmdEdit,
-			"mode":      cmdMode,
-			"save":      cmdSave,
-			"same":      cmdSame,
-			"pulls":     cmdPulls,
-			"releases":  cmdReleases,
-			"forge":     cmdForge,
-			"authority": cmdAuthority,
-			"tsa":       cmdTSA,
-			"node":      cmdNode,
-			"ancestor":  cmdAncestor,
+			"exits":      cmdExits,
+			"covenant":   cmdCovenant,
+			"commit":     cmdCommit,
+			"let":        cmdLet,
+			"json":       cmdJSON,
+			"runner":     cmdRunner,
+			"gives":      cmdGives,
+			"edit":       cmdEdit,
+			"mode":       cmdMode,
+			"save":       cmdSave,
+			"same":       cmdSame,
+			"pulls":      cmdPulls,
+			"releases":   cmdReleases,
+			"forge":      cmdForge,
+			"authority":  cmdAuthority,
+			"tsa":        cmdTSA,
+			"node":       cmdNode,
+			"ancestor":   cmdAncestor,
+			"prometheus": cmdPrometheus,
 		},
 	})
 }
@@ -130,6 +132,7 @@ func setupScript(env *testscript.Env) error {
 	env.Values[tsas{}] = map[string]*tsatest.TSA{}
 	env.Values[authoritiesOf{}] = map[string]*tsatest.TSA{}
 	env.Values[nodesOf{}] = map[string]*nodeProcess{}
+	env.Values[prometheusOf{}] = new(prometheusServer)
 	packages, err1 := filepath.Abs(filepath.Join("..", "..", "pkg"))
 	data, err2 := filepath.Abs("testdata")
 	if err := errors.Join(err1, err2); err != nil {
