@@ -228,6 +228,17 @@ check_bench_module() {
   (cd bench && go vet ./... && go test ./... "$@")
 }
 
+# check_prometheus runs what needs Prometheus itself: its parser, engine and
+# database from the module, and Debian's promtool, unpacked and not installed: its
+# package would start a server.
+check_prometheus() {
+  if ! command -v promtool >/dev/null && [[ ! -x $ci_bin/promtool ]]; then
+    (cd "$ci_tmp" && apt-get -qq update && apt-get -qq download prometheus && dpkg -x prometheus_*.deb prometheus)
+    install -D -m 0755 "$ci_tmp/prometheus/usr/bin/promtool" "$ci_bin/promtool"
+  fi
+  (cd bench/prom && go vet ./... && go test -count=1 ./...)
+}
+
 # check_fuzz runs every fuzz target, one worker each and as many targets at a
 # time as there are cores. A package's targets share one instrumented binary.
 # A failing input is left under the package's testdata, where go test finds it.
