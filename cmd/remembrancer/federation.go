@@ -693,24 +693,29 @@ func dialInputs() []action.Input {
 }
 
 // dialOptions reads how a peer is reached.
-func (w *world) dialOptions(v *action.Values) (o node.DialOptions, err error) {
-	if f := v.String("token-file"); f != "" {
-		secret, err := readBounded(w.path(f), 1<<16)
+func (w *world) dialOptions(v *action.Values) (node.DialOptions, error) {
+	if (v.String("client-cert") == "") != (v.String("client-key") == "") {
+		return node.DialOptions{}, misused("want both --client-cert and --client-key, or neither")
+	}
+	return w.dialFiles(v.String("token-file"), v.String("ca"), v.String("client-cert"), v.String("client-key"))
+}
+
+// dialFiles reads the files that say how a peer is reached; "" for none.
+func (w *world) dialFiles(token, ca, cert, key string) (o node.DialOptions, err error) {
+	if token != "" {
+		secret, err := readBounded(w.path(token), 1<<16)
 		if err != nil {
 			return o, err
 		}
 		o.Token = strings.TrimSpace(string(secret))
 	}
-	if f := v.String("ca"); f != "" {
-		if o.RootCAs, err = w.certPool(f); err != nil {
+	if ca != "" {
+		if o.RootCAs, err = w.certPool(ca); err != nil {
 			return o, err
 		}
 	}
-	if (v.String("client-cert") == "") != (v.String("client-key") == "") {
-		return o, misused("want both --client-cert and --client-key, or neither")
-	}
-	if f := v.String("client-cert"); f != "" {
-		pair, err := tls.LoadX509KeyPair(w.path(f), w.path(v.String("client-key")))
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(w.path(cert), w.path(key))
 		if err != nil {
 			return o, err
 		}
@@ -1078,7 +1083,8 @@ func (w *world) syncPeers(o *holding, v *action.Values) error {
 	return quietly(code)
 }
 
-// allPeers are those of federation.yaml and those that were joined.
+// allPeers are those of federation.yaml and those that were joined. What the file
+// says of how a peer is reached goes before dial.
 func (w *world) allPeers(o *holding, fed config.Federation, dial node.DialOptions) (peers []peerSpec, err error) {
 	beside := *w
 	beside.dir = filepath.Dir(o.file)
@@ -1087,6 +1093,11 @@ func (w *world) allPeers(o *holding, fed config.Federation, dial node.DialOption
 		one := peerSpec{url: p.URL, dial: dial}
 		if one.keys, err = beside.anchors([]string{p.TrustAnchor}); err != nil {
 			return nil, fmt.Errorf("%s: peer %s: %w", w.near(o.file), p.URL, err)
+		}
+		if p.TokenFile != "" || p.CA != "" || p.ClientCert != "" {
+			if one.dial, err = beside.dialFiles(p.TokenFile, p.CA, p.ClientCert, p.ClientKey); err != nil {
+				return nil, fmt.Errorf("%s: peer %s: %w", w.near(o.file), p.URL, err)
+			}
 		}
 		peers = append(peers, one)
 		known[p.URL] = true

@@ -20,7 +20,7 @@ const placeholder = "replace-with-your-node-uuid"
 const maxBackoff = 16 // entries
 
 // Federation says with whom a node syncs, and how often. It is the ancestor's
-// file, key by key, and read as strictly as the configuration of a repository.
+// file, with keys for peers that ask for more, and read as strictly as the configuration of a repository.
 // Only node_id is required; where a default exists it is the value shown:
 //
 //	node_id: local/node-1a2b3c4d     # names the node and its log
@@ -28,6 +28,10 @@ const maxBackoff = 16 // entries
 //	  - node_id: peer-uuid-1
 //	    mcp_url: http://peer1.example.com:8001/mcp
 //	    trust_anchor: ops/certs/peer1-pubkey.asc # its OpenPGP public key
+//	    token_file: ""               # holds the bearer token that the peer wants
+//	    ca: ""                       # who vouches for it over HTTPS; "": whom the system trusts
+//	    client_cert: ""              # what to show to it over HTTPS, with client_key
+//	    client_key: ""
 //	sync:
 //	  interval_seconds: 60           # 1 to 86400
 //	  retry_backoff: [5, 10, 30]     # seconds before each new try; the last holds on
@@ -47,6 +51,8 @@ type Peer struct {
 	NodeID      string
 	URL         string // of its MCP endpoint, http or https
 	TrustAnchor string // path of a file, as it was written
+	// Paths of files that say how it is reached, as they were written; "" for none.
+	TokenFile, CA, ClientCert, ClientKey string
 }
 
 // DefaultFederation returns the federation of a file that says only its node_id.
@@ -129,7 +135,7 @@ func (p *parser) federation(n *yaml.Node, f *Federation) {
 	}
 }
 
-// peers reads mappings of node_id, mcp_url and trust_anchor.
+// peers reads mappings of node_id, mcp_url, trust_anchor, and how a peer is reached.
 func (p *parser) peers(into *[]Peer) func(string, *yaml.Node) {
 	return func(key string, n *yaml.Node) {
 		elements, ok := p.sequence(key, n, 0)
@@ -145,6 +151,10 @@ func (p *parser) peers(into *[]Peer) func(string, *yaml.Node) {
 				{"node_id", p.text(&peer.NodeID, wantNodeID)},
 				{"mcp_url", p.text(&peer.URL, wantURL)},
 				{"trust_anchor", p.text(&peer.TrustAnchor, wantFile)},
+				{"token_file", p.text(&peer.TokenFile, wantFile)},
+				{"ca", p.text(&peer.CA, wantFile)},
+				{"client_cert", p.text(&peer.ClientCert, wantFile)},
+				{"client_key", p.text(&peer.ClientKey, wantFile)},
 			})
 			if len(p.errs) > before {
 				continue
@@ -152,6 +162,9 @@ func (p *parser) peers(into *[]Peer) func(string, *yaml.Node) {
 			if peer.NodeID == "" || peer.URL == "" || peer.TrustAnchor == "" {
 				p.fail(e.Line, "%s: node_id, mcp_url or trust_anchor is missing, wanted all three", key)
 				continue
+			}
+			if (peer.ClientCert == "") != (peer.ClientKey == "") {
+				p.fail(e.Line, "%s: client_cert and client_key belong together, wanted both or neither", key)
 			}
 			for _, once := range []struct{ key, value string }{{"node_id", peer.NodeID}, {"mcp_url", peer.URL}} {
 				id := once.key + " " + once.value

@@ -21,8 +21,8 @@ func TestTheAncestorsFederationIsReadAsItIs(t *testing.T) {
 	assert.DeepEqual(t, got, Federation{
 		NodeID: "3f2c8a52-6f0f-4b61-9a2e-0d7f6f0c9b11",
 		Peers: []Peer{
-			{"peer-uuid-1", "http://peer1.example.com:8001/mcp", "ops/certs/peer1-pubkey.asc"},
-			{"peer-uuid-2", "http://peer2.example.com:8001/mcp", "ops/certs/peer2-pubkey.asc"},
+			{NodeID: "peer-uuid-1", URL: "http://peer1.example.com:8001/mcp", TrustAnchor: "ops/certs/peer1-pubkey.asc"},
+			{NodeID: "peer-uuid-2", URL: "http://peer2.example.com:8001/mcp", TrustAnchor: "ops/certs/peer2-pubkey.asc"},
 		},
 		Interval: time.Minute, Backoff: []time.Duration{5 * time.Second, 10 * time.Second, 30 * time.Second}, MinQuorum: 2,
 	})
@@ -36,13 +36,13 @@ func TestAFederationThatSaysOnlyItsNameIsTheDefault(t *testing.T) {
 
 func TestEveryKeyOfAFederationIsRead(t *testing.T) {
 	got, err := ParseFederation("f.yaml", []byte(`node_id: local/a
-peers: [{node_id: b, mcp_url: "https://b.example/x?y=1", trust_anchor: /etc/b key.asc}]
+peers: [{node_id: b, mcp_url: "https://b.example/x?y=1", trust_anchor: /etc/b key.asc, token_file: t, ca: c, client_cert: cc, client_key: ck}]
 sync: {interval_seconds: 86400, retry_backoff: [1]}
 trust: {require_signatures: true, min_quorum: 1}
 `))
 	assert.NilError(t, err)
 	assert.DeepEqual(t, got, Federation{
-		NodeID: "local/a", Peers: []Peer{{"b", "https://b.example/x?y=1", "/etc/b key.asc"}},
+		NodeID: "local/a", Peers: []Peer{{NodeID: "b", URL: "https://b.example/x?y=1", TrustAnchor: "/etc/b key.asc", TokenFile: "t", CA: "c", ClientCert: "cc", ClientKey: "ck"}},
 		Interval: 24 * time.Hour, Backoff: []time.Duration{time.Second}, MinQuorum: 1,
 	})
 }
@@ -58,9 +58,10 @@ func TestMistakesInAFederationAreNamedWithTheirLine(t *testing.T) {
 		{"empty name", "node_id: ''\n", `f.yaml:1: node_id: found "", wanted a name of printable ASCII without blanks, such as local/node-1a2b3c4d or a UUID`},
 		{"name with a blank", "node_id: my node\n", `f.yaml:1: node_id: found "my node", wanted a name of printable ASCII without blanks, such as local/node-1a2b3c4d or a UUID`},
 		{"unknown key", id + "peer: []\n", `f.yaml:2: unknown key "peer"; did you mean "peers"? known keys: node_id, peers, sync, trust`},
-		{"unknown key of a peer", peer(`{mcp-url: "http://b/mcp"}`), `f.yaml:3: unknown key "mcp-url"; did you mean "mcp_url"? known keys: node_id, mcp_url, trust_anchor`},
+		{"unknown key of a peer", peer(`{mcp-url: "http://b/mcp"}`), `f.yaml:3: unknown key "mcp-url"; did you mean "mcp_url"? known keys: node_id, mcp_url, trust_anchor, token_file, ca, client_cert, client_key`},
 		{"key twice", id + id, `f.yaml:2: key "node_id" is given twice, first on line 1`},
 		{"peers are no list", id + "peers: b\n", `f.yaml:2: peers: found the text "b", wanted a list`},
+		{"half a client", peer(`{node_id: b, mcp_url: "http://b/mcp", trust_anchor: b.asc, client_cert: c}`), `f.yaml:3: peers: client_cert and client_key belong together, wanted both or neither`},
 		{"half a peer", peer(`{node_id: b, mcp_url: "http://b/mcp"}`), `f.yaml:3: peers: node_id, mcp_url or trust_anchor is missing, wanted all three`},
 		{"no URL", peer(`{node_id: b, mcp_url: "b:8001", trust_anchor: b.asc}`), `f.yaml:3: mcp_url: found "b:8001"` + wantsURL},
 		{"a password", peer(`{node_id: b, mcp_url: "http://u:p@b/mcp", trust_anchor: b.asc}`), `f.yaml:3: mcp_url: found "http://u:p@b/mcp"` + wantsURL},
