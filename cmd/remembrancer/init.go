@@ -46,7 +46,7 @@ var initVerb = verb{
 
 // actionsCommit is what workflows use that a build wrote which does not know its
 // own commit: one of ours that has every action that the templates name.
-const actionsCommit = "893693beb8678ebf644a0133a17ea6e0618849ce"
+const actionsCommit = "112bd169b912263c97c7b8fa4b7a54888de59fae"
 
 var codeOwner = regexp.MustCompile(`^@[A-Za-z0-9-]+(/[A-Za-z0-9._-]+)?$`)
 
