@@ -599,8 +599,11 @@ func (w *world) serveNode(o *holding, s *nodeSettings, fed config.Federation, li
 	return err
 }
 
-// introduce says who serves where, and what is open.
-func (w *world) introduce(say func(string, ...any), o *holding, s *nodeSettings, l net.Listener) {
+// introduce says who serves where, and what is open: at once, so that who waits for
+// the first line has the others, too.
+func (w *world) introduce(tell func(string, ...any), o *holding, s *nodeSettings, l net.Listener) {
+	var lines []string
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	id := o.store.Identity()
 	say("Listening on %s", cmp.Or(reachedAt(l.Addr(), s.tls != nil), "http://"+l.Addr().String()+node.MCPPath))
 	say("  node     %s", id.Node)
@@ -622,6 +625,7 @@ func (w *world) introduce(say func(string, ...any), o *holding, s *nodeSettings,
 	opens = append(opens, "writing needs a token, or the signature of a trusted peer")
 	say("  open     %s", strings.Join(opens, "; "))
 	say("  trust    %s, %d keys", o.store.Trust().Hash(), len(o.store.Trust().Members()))
+	tell("%s", strings.Join(lines, "\n"))
 }
 
 // freshListener has a node look at its repository before it lets anybody in: who
