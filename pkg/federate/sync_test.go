@@ -529,8 +529,12 @@ func TestACutAnywhereIsHealedByTheNextSync(t *testing.T) {
 
 // What fails on a disk, or dies there, on either side, is healed by the next sync too.
 func TestAFaultOfADiskIsHealedByTheNextSync(t *testing.T) {
+	faults := []durable.Fault{durable.KillBefore, durable.KillAfter, durable.FailAfter}
+	if testing.Short() {
+		faults = faults[:1]
+	}
 	for side := range 2 {
-		for _, fault := range []durable.Fault{durable.KillBefore, durable.KillAfter, durable.FailAfter} {
+		for _, fault := range faults {
 			for at := 1; ; at++ {
 				a, b := pair(t, 1, 1)
 				sick := []*peer{a, b}[side]
