@@ -220,6 +220,16 @@ check_race() { # GO-TEST-FLAGS...
   go test -race "$@" ./pkg/...
 }
 
+# check_race_short runs it where it can find something: in the packages that start
+# goroutines or share what they guard.
+check_race_short() {
+  local packages=()
+  mapfile -t packages < <(tracked 'pkg/*.go' | grep -v '_test\.go$' |
+    xargs grep -lE '^[[:space:]]*go [[:alnum:]_.]+\(|\.Go\(|"sync"|"sync/atomic"' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+  ((${#packages[@]} > 5)) || die "found ${#packages[@]} packages with goroutines"
+  go test -race -short "${packages[@]}"
+}
+
 check_bench_module() {
   if [[ ! -f bench/go.mod ]]; then
     echo "no nested module bench"
