@@ -5,7 +5,7 @@
 # (govulncheck's database is on the network) says "not checked".
 #
 # Settings, all optional:
-#   REMEMBRANCER_FUZZTIME      how long each fuzz target runs (1s)
+#   REMEMBRANCER_FUZZTIME      how long each fuzz target runs (5s)
 #   REMEMBRANCER_GO_IMAGE      a builder image at hand, instead of the local replacement
 #   REMEMBRANCER_RUNNER_IMAGE  a runner image at hand for act, likewise
 set -Eeuo pipefail
