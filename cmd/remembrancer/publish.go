@@ -27,6 +27,13 @@ import (
 	"github.com/vaultmesh/remembrancer/pkg/smoke"
 )
 
+// What a verb that publishes is given.
+var (
+	remoteInput    = action.Input{Name: "remote", Usage: "URL to publish to; the remote origin, or the runner's repository, when left out."}
+	pushTokenInput = action.Input{Name: "token", Kind: action.Secret, Usage: "Token of an identity that may push.", Env: "REMEMBRANCER_TOKEN"}
+	logKeyInput    = action.Input{Name: "log-key", Kind: action.Secret, Usage: "Signing key of the log, as init made it.", Env: "REMEMBRANCER_LOG_KEY"}
+)
+
 var publishVerb = verb{
 	spec: action.Spec{
 		Name: "merkle-publish", Verb: "publish",
@@ -37,9 +44,7 @@ var publishVerb = verb{
 			"That needs pull-requests, checks and statuses: read; without them it says that nothing was checked.\n\n" +
 			"Receipts without a valid signature of a trusted issuer are quarantined: named, and left where they are.",
 		Inputs: append([]action.Input{
-			{Name: "remote", Usage: "URL to publish to; the remote origin, or the runner's repository, when left out."},
-			{Name: "token", Kind: action.Secret, Usage: "Token of an identity that may push.", Env: "REMEMBRANCER_TOKEN"},
-			{Name: "log-key", Kind: action.Secret, Usage: "Signing key of the log, as init made it.", Env: "REMEMBRANCER_LOG_KEY"},
+			remoteInput, pushTokenInput, logKeyInput,
 			policyIDInput,
 			{Name: "report", Kind: action.Path, Usage: "Smoke report that the keyless job handed over, to be recorded as reported."},
 			{Name: "dry-run", Kind: action.Bool, Usage: "Say what would be appended to the ledger of HEAD, and write nothing.", CLIOnly: true},

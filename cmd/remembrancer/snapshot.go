@@ -26,9 +26,7 @@ var snapshotCreateVerb = verb{
 			"and the proof that the log grew from there, and the newest SLO report's receipt with its proof of inclusion. It is signed, and stamped by the pinned time-stamping authorities.\n\n" +
 			"The day is today by the clock, in UTC. A day that was missed is named in the next snapshot and never made up for; today's, once it is there, is never written again.",
 		Inputs: append([]action.Input{
-			{Name: "remote", Usage: "URL to publish to; the remote origin, or the runner's repository, when left out."},
-			{Name: "token", Kind: action.Secret, Usage: "Token of an identity that may push.", Env: "REMEMBRANCER_TOKEN"},
-			{Name: "log-key", Kind: action.Secret, Usage: "Signing key of the log, as init made it.", Env: "REMEMBRANCER_LOG_KEY"},
+			remoteInput, pushTokenInput, logKeyInput,
 			policyIDInput,
 		}, keyInputs()...),
 		Outputs: []action.Output{
