@@ -900,12 +900,14 @@ func (w *world) join(o *holding, p peerSpec, resume bool) error {
 		f = openpgp.Fingerprint(id.Fingerprint)
 	}
 	state, _ := o.store.Peer(f)
-	state.Fingerprint, state.URL = string(f), p.url
 	if resume && state.Stopped != "" {
 		w.say("✅ resumed %s, stopped because %s", action.Defang(state.Node), action.Defang(state.Stopped))
-		// What it showed before is not what it will be held to: the incident keeps it.
-		state.Stopped, state.LastSeen, state.TailSize = "", nil, 0
+		if err := o.store.Resume(f); err != nil {
+			return err
+		}
+		state, _ = o.store.Peer(f)
 	}
+	state.Fingerprint, state.URL = string(f), p.url
 	if cause == nil {
 		if was := state.Identity; was != nil && (was.Log != id.Log || was.Witness != id.Witness || was.Set != id.Set) {
 			w.say("⚠️  its keys were others: log %s, witness %s, sets %s", was.Log, was.Witness, was.Set)
