@@ -80,7 +80,7 @@ func ParsePolicy(text []byte) (*Policy, error) {
 
 func (p *Policy) parseLine(f []string, keys map[string]bool) error {
 	addKey := func(vkey string) error {
-		k := vkey[strings.LastIndexByte(vkey, '+')+1:]
+		k := PublicKey(vkey)
 		if keys[k] {
 			return fmt.Errorf("key %s is listed twice", vkey)
 		}
@@ -257,6 +257,16 @@ func (vs verifiers) Verifier(name string, hash uint32) (note.Verifier, error) {
 		}
 	}
 	return nil, &note.UnknownVerifierError{Name: name, KeyHash: hash}
+}
+
+// PublicKey returns what a verifier key <name>+<hash>+<base64> holds after its hash:
+// two keys of one public key, whatever they are named, have it in common. The base64
+// may itself hold a plus sign, and end with one.
+func PublicKey(vkey string) string {
+	if f := strings.SplitN(vkey, "+", 3); len(f) == 3 {
+		return f[2]
+	}
+	return vkey
 }
 
 // cosigner verifies cosignature/v1: an 8-byte big-endian time in POSIX seconds,

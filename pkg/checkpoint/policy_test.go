@@ -239,6 +239,28 @@ func TestPolicyRefusals(t *testing.T) {
 	policy(t, "# comment\n\n \t# another\n\tlog  "+log+"\turl\nquorum none\n")
 }
 
+// One public key in 64 ends with a plus sign, the sign that parts the fields of a
+// verifier key.
+func TestKeysThatEndWithAPlusSignAreTold(t *testing.T) {
+	ending := func(name string, n int) string {
+		for seed := range 256 {
+			if k := logKey(t, name, byte(seed)).VerifierKey(); strings.HasSuffix(k, "+") {
+				if n--; n < 0 {
+					return k
+				}
+			}
+		}
+		t.Fatal("no such key")
+		return ""
+	}
+	one, other := ending("example.com/one", 0), ending("example.com/other", 1)
+	_, err := checkpoint.ParsePolicy([]byte("log " + one + "\nlog " + other + "\nquorum none\n"))
+	assert.NilError(t, err)
+	again := ending("example.com/other", 0)
+	_, err = checkpoint.ParsePolicy([]byte("log " + one + "\nlog " + again + "\nquorum none\n"))
+	assert.Error(t, err, "policy line 2: key "+again+" is listed twice")
+}
+
 func TestWitnessNameFitsASignatureLine(t *testing.T) {
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	for _, name := range []string{"", "a b", "a+b", "a\nb", "a\x01", "a\u2028b", "\xff"} {

@@ -473,15 +473,14 @@ func (s *Store) quorum() (int, error) {
 	}
 	trust := s.Trust()
 	policy := "log " + own.Log + "\n"
-	public := func(vkey string) string { return vkey[strings.LastIndexByte(vkey, '+')+1:] }
-	taken := map[string]bool{public(own.Log): true}
+	taken := map[string]bool{checkpoint.PublicKey(own.Log): true}
 	for _, p := range s.Peers() {
 		m, ok := trust.Lookup(openpgp.Fingerprint(p.Fingerprint))
 		// Who claims the key of another is not another witness.
-		if !ok || m.Cutoff != nil || p.Identity == nil || taken[public(p.Identity.Witness)] {
+		if !ok || m.Cutoff != nil || p.Identity == nil || taken[checkpoint.PublicKey(p.Identity.Witness)] {
 			continue
 		}
-		taken[public(p.Identity.Witness)] = true
+		taken[checkpoint.PublicKey(p.Identity.Witness)] = true
 		policy += "witness " + p.Fingerprint + " " + p.Identity.Witness + "\n"
 	}
 	open, err := checkpoint.ParsePolicy([]byte(policy + "quorum none\n"))

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 
 	"github.com/vaultmesh/remembrancer/pkg/checkpoint"
 	"github.com/vaultmesh/remembrancer/pkg/ledger"
@@ -214,11 +213,10 @@ func (s *Store) AddCosignature(note []byte) error {
 func (s *Store) cosigners() (*checkpoint.Policy, error) {
 	text := "log " + s.identity.Log + "\n"
 	// A policy lists no key twice. Who claims the key of another is left out.
-	public := func(vkey string) string { return vkey[strings.LastIndexByte(vkey, '+')+1:] }
-	taken := map[string]bool{public(s.identity.Log): true}
+	taken := map[string]bool{checkpoint.PublicKey(s.identity.Log): true}
 	for _, p := range s.Peers() {
-		if p.Identity != nil && !taken[public(p.Identity.Witness)] {
-			taken[public(p.Identity.Witness)] = true
+		if p.Identity != nil && !taken[checkpoint.PublicKey(p.Identity.Witness)] {
+			taken[checkpoint.PublicKey(p.Identity.Witness)] = true
 			text += "witness " + p.Fingerprint + " " + p.Identity.Witness + "\n"
 		}
 	}
