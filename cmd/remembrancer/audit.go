@@ -107,6 +107,9 @@ func auditJSON(h *head, r *covenant.Report) map[string]any {
 	out := map[string]any{
 		"verdict": r.Status().String(), "findings": r.Findings, "policy_id": r.PolicyID, "first_use": r.FirstUse, "judged": h.where,
 	}
+	if len(r.Development) > 0 {
+		out["development_keys"] = r.Development
+	}
 	if n := r.Checkpoint.Note(); n != nil {
 		b := r.Checkpoint.Body()
 		out["origin"], out["size"], out["root"] = b.Origin, b.Size, fmt.Sprintf("%x", b.Root[:])
@@ -127,6 +130,9 @@ func auditLine(h *head, r *covenant.Report) string {
 		s += "; policy " + r.PolicyID[:16] + " believed on first use, not pinned"
 	default:
 		s += "; policy " + r.PolicyID[:16] + " as pinned"
+	}
+	if len(r.Development) > 0 {
+		s += "; signed for development, which proves nothing to others"
 	}
 	if h.commit.IsZero() {
 		s += "; " + h.where

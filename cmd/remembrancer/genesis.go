@@ -246,7 +246,7 @@ func sealGenesis(w *world, v *action.Values, _ *action.Runner) error {
 		return failed("key %s is no trust anchor under %s: sign with one that is, or make it one first", s.Fingerprint(), g.p.layout.Certs())
 	}
 	settings := release.GenesisSettings{
-		Repository: g.origin, Operator: s.Fingerprint(), Trust: g.p.layout.Certs(), Authorities: authorities, Quorum: quorum, Development: v.Bool("development"),
+		Repository: g.origin, Operator: s.Fingerprint(), Trust: g.p.layout.Certs(), Authorities: authorities, Quorum: quorum, Development: v.Bool("development") || s.Public().Development(),
 	}
 	id, err := g.sealed(v, &settings)
 	if err != nil {

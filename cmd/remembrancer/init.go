@@ -36,6 +36,7 @@ var initVerb = verb{
 			{Name: "origin", Usage: "Name of the log, a URL without a scheme; derived from the remote when left out."},
 			{Name: "fork", Kind: action.Bool, Usage: "Begin a log of one's own in a fork: new keys, a new origin, an empty ledger that cites its parent."},
 			{Name: "compat", Kind: action.Bool, Usage: "Also write the ancestor's commands to ops/bin: remembrancer, publish-merkle-root.sh, tsa-bootstrap, rfc3161-verify, genesis-seal."},
+			{Name: "development", Kind: action.Bool, Usage: "Make a publisher's key that says of itself that it is one for development: every verifier repeats it."},
 			{Name: "owner", Usage: "Who must approve a change of what decides the gates, as @name or @organisation/team: writes .github/CODEOWNERS."},
 			{Name: "action-ref", Usage: "Commit of the actions that the workflows use; the commit of this build when left out, or of the last release."},
 		},
@@ -140,7 +141,7 @@ func runInit(w *world, v *action.Values, _ *action.Runner) error {
 			return failed("nothing was written")
 		}
 	}
-	keys, err := w.makeKeys(p, parent != "")
+	keys, err := w.makeKeys(p, parent != "", v.Bool("development"))
 	if err != nil {
 		return err
 	}
@@ -315,7 +316,7 @@ func withAttributes(doc []byte, rule string) []byte {
 // makeKeys makes the log's key and the publisher's, or takes those that an
 // earlier init made, and returns their public files. The policy comes last: its
 // presence says that there is a log with keys.
-func (w *world) makeKeys(p *project, fork bool) ([]written, error) {
+func (w *world) makeKeys(p *project, fork, development bool) ([]written, error) {
 	origin := p.cfg.Origin
 	if _, err := os.Stat(filepath.Join(p.root, filepath.FromSlash(p.layout.Ledger(ledger.PolicyPath)))); err == nil && !fork {
 		return nil, nil // the log has its keys already, wherever they are
@@ -348,7 +349,11 @@ func (w *world) makeKeys(p *project, fork bool) ([]written, error) {
 		return nil, err
 	}
 	if secret == nil {
-		if secret, _, err = openpgp.Generate("Remembrancer publisher of "+origin, "bot@vaultmesh.org", w.now(), w.rand); err != nil {
+		name := "Remembrancer publisher of " + origin
+		if development {
+			name += " " + openpgp.DevelopmentComment
+		}
+		if secret, _, err = openpgp.Generate(name, "bot@vaultmesh.org", w.now(), w.rand); err != nil {
 			return nil, err
 		}
 		if err := w.putSecret(origin, issuerKey, secret); err != nil {

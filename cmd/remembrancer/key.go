@@ -33,7 +33,7 @@ var keyGenerateVerb = verb{
 			"Three files go to the state directory, which only their owner can read: secret.asc (all of it, for a safe place offline), signing.asc (the subkey alone, for the job that signs) and public.asc.\n\n" +
 			"A passphrase, from REMEMBRANCER_PASSPHRASE or a file descriptor, protects both secret files.",
 		Inputs: []action.Input{
-			{Name: "name", Usage: "Name in the key's user id."},
+			{Name: "name", Usage: "Name in the key's user id. With (development) at its end the key says of itself that it proves nothing to others."},
 			{Name: "email", Usage: "E-mail address in it."},
 			expiresInput, passphraseInput, passphraseFDInput,
 			{Name: "export", Kind: action.Bool, Usage: "Write signing.asc to standard output, which must not be a terminal.", CLIOnly: true},

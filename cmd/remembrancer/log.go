@@ -381,7 +381,7 @@ func (w *world) sayVerdict(v proof.Verdict, asJSON, anchored bool) error {
 		}
 		out, err := json.Marshal(map[string]any{
 			"verdict": strings.ToLower(word), "findings": findings, "receipt": v.Receipt.ID().String(), "kind": v.Receipt.Kind(),
-			"issuer": v.Receipt.Issuer(), "index": v.Index, "issuer_pinned": anchored,
+			"issuer": v.Receipt.Issuer(), "index": v.Index, "issuer_pinned": anchored, "development": v.Development,
 		})
 		if err != nil {
 			return err

@@ -385,7 +385,7 @@ func runReleaseTag(w *world, v *action.Values, _ *action.Runner) error {
 	for _, line := range evidence {
 		w.say("   %s", action.Defang(line))
 	}
-	w.say("✅ tag %s of commit %s, signed by %s", name, commit, s.Fingerprint())
+	w.say("✅ tag %s of commit %s, signed by %s", name, commit, s.Public())
 	return w.announceTag(p, tag, v.Bool("push"))
 }
 

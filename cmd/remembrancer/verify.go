@@ -67,6 +67,7 @@ func (w *world) verifyFile(v *action.Values) error {
 		}
 	} else {
 		result["key"], result["signing_key"], result["claimed"] = signed.Fingerprint, signed.SigningKey, signed.Created.Format(time.RFC3339)
+		result["development"] = signed.Development
 	}
 	switch {
 	case v.Bool("json"):
@@ -74,7 +75,7 @@ func (w *world) verifyFile(v *action.Values) error {
 			return err
 		}
 	case code == exitPass:
-		w.say("✅ OpenPGP signature valid: %s, by %s, which claims %s", action.Defang(name), signed.Fingerprint, signed.Created.Format(time.RFC3339))
+		w.say("✅ OpenPGP signature valid: %s, by %s, which claims %s", action.Defang(name), signed, signed.Created.Format(time.RFC3339))
 		w.say("   when it was made is the signer's word: a timestamp of the signature shows it, remembrancer rfc3161-verify %s", action.Defang(v.String("sig")))
 	case code == exitFail:
 		w.say("❌ OpenPGP signature not valid: %s: %s", action.Defang(name), action.Defang(err.Error()))
@@ -317,7 +318,7 @@ func (w *world) fullSignature(trust *covenant.Trust, file string) judge.Check {
 		return judge.Judged(id, claim, "", lacking("%v", err))
 	}
 	c := judge.Judged(id, claim, filepath.Base(file)+".asc")
-	c.Evidence = []string{fmt.Sprintf("by %s, which claims %s", signed.Fingerprint, signed.Created.Format(time.RFC3339))}
+	c.Evidence = []string{fmt.Sprintf("by %s, which claims %s", signed, signed.Created.Format(time.RFC3339))}
 	return c
 }
 

@@ -140,6 +140,9 @@ type Report struct {
 	Entries    []receipt.Entry
 	// PolicyID names the trust state the audit used.
 	PolicyID string
+	// Development lists the trust anchors that say of themselves that they are for
+	// development; what only they signed proves nothing to others.
+	Development []openpgp.Fingerprint
 	// FirstUse says that no policy was pinned: the repository's own was believed.
 	FirstUse bool
 }
@@ -351,6 +354,7 @@ func Audit(t Tree, opts Options) *Report {
 	var evidence []string
 	if err == nil {
 		r.PolicyID = trust.ID()
+		r.Development = trust.Keys.Development()
 		begun, evidence, err = auditCheckpoint(t, opts, trust, r)
 	}
 	switch {
@@ -639,6 +643,9 @@ func anchorsOf(trust *Trust) string {
 	s := fmt.Sprintf("every receipt is signed by its issuer; %d trust anchors", len(trust.Keys.Fingerprints()))
 	if n := len(trust.Retired.Fingerprints()); n > 0 {
 		s += fmt.Sprintf(", %d retired keys as far as the log lets them", n)
+	}
+	if dev := trust.Keys.Development(); len(dev) > 0 {
+		s += fmt.Sprintf("; for development, which proves nothing to others: %v", dev)
 	}
 	return s
 }

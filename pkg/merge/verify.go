@@ -110,19 +110,20 @@ func Verify(file, sidecar []byte, anchors *openpgp.Keyring, previous *Receipt) V
 
 // signedBy is what is known of one signature.
 type signedBy struct {
-	known bool  // the key is an anchor
-	err   error // why it is not a signature of that key
+	known bool   // the key is an anchor
+	err   error  // why it is not a signature of that key
+	name  string // the key, and what it says of itself
 }
 
 func opinion(anchors *openpgp.Keyring, f openpgp.Fingerprint, body, sig []byte) signedBy {
 	if _, ok := anchors.Lookup(f); !ok {
 		return signedBy{err: fmt.Errorf("%s is not among the trust anchors", f)}
 	}
-	_, err := openpgp.Verify(anchors, f, PAE(body), sig, openpgp.VerifyOptions{Now: always})
+	v, err := openpgp.Verify(anchors, f, PAE(body), sig, openpgp.VerifyOptions{Now: always})
 	if err != nil {
 		err = fmt.Errorf("%s: %w", f, err)
 	}
-	return signedBy{known: true, err: err}
+	return signedBy{known: true, err: err, name: v.String()}
 }
 
 // errNoSidecar marks a sidecar that is not there: nothing is known of what it says.
@@ -184,7 +185,7 @@ func checkSignatures(b Body, a, z signedBy) judge.Check {
 		}
 		return c.unjudged("%w: give their certificates, from a source other than this file", flat(err))
 	}
-	return c.pass("%s (%s) and %s (%s)", b.A.Fingerprint, b.A.Node, b.B.Fingerprint, b.B.Node)
+	return c.pass("%s: %s; %s: %s", b.A.Node, a.name, b.B.Node, z.name)
 }
 
 // flat puts several errors on one line.

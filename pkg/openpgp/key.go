@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -85,6 +86,19 @@ func (k *Key) Fingerprint() Fingerprint { return k.primary.fingerprint }
 // UserIDs lists the self-signed, unrevoked user ids in the file's order.
 // Control characters are replaced, so they can be shown on a terminal.
 func (k *Key) UserIDs() []string { return slices.Clone(k.userIDs) }
+
+// DevelopmentComment is the comment (RFC 9580 section 5.13 leaves the form of a user
+// id free; "Name (comment) <address>" is the custom) by which a key says that it is one
+// for trying things out: who holds it is nobody in particular.
+const DevelopmentComment = "(development)"
+
+var development = regexp.MustCompile(`(^|\s)\(development\)(\s<[^<>]*>)?$`)
+
+// Development tells whether a user id of the key says that it is one for development.
+func (k *Key) Development() bool { return slices.ContainsFunc(k.userIDs, development.MatchString) }
+
+// String names the key by its fingerprint, and says so when it is one for development.
+func (k *Key) String() string { return issuerText(k.Fingerprint(), k.Development()) }
 
 // Created is when the primary key was made, by its own account.
 func (k *Key) Created() time.Time { return k.primary.created }

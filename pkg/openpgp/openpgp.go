@@ -53,6 +53,13 @@
 // revoked key makes all its signatures invalid here; whether an old one is
 // saved by evidence of its age is decided where that evidence is.
 //
+// # Keys for development
+//
+// A key says that it is one for development, which proves nothing to others, by a user
+// id with the comment (development): whoever holds the certificate sees it, in gpg's
+// listings as well, and only the key's owner could have left it out. A name that ends
+// with it makes such a key.
+//
 // # Making keys
 //
 // [GenerateSplit] makes a key whose primary half only certifies and can be kept
@@ -148,6 +155,17 @@ func (r *Keyring) Fingerprints() []Fingerprint {
 	return sortedKeys(r.keys)
 }
 
+// Development lists the keys that say of themselves that they are for development,
+// sorted.
+func (r *Keyring) Development() (all []Fingerprint) {
+	for _, f := range r.Fingerprints() {
+		if r.keys[f].Development() {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 // futureTolerance is how far a signature's claimed time may lie ahead of Now:
 // clocks differ.
 const futureTolerance = 5 * time.Minute
@@ -164,6 +182,17 @@ type Verified struct {
 	Fingerprint Fingerprint // of the primary key
 	SigningKey  Fingerprint // of the key that made the signature: the same, or a subkey
 	Created     time.Time   // UTC, whole seconds; a claim, not evidence
+	Development bool        // the key says of itself that it is one for development
+}
+
+// String names the issuer, and says so when its key is one for development.
+func (v Verified) String() string { return issuerText(v.Fingerprint, v.Development) }
+
+func issuerText(f Fingerprint, development bool) string {
+	if development {
+		return string(f) + ", a key for development, which proves nothing to others"
+	}
+	return string(f)
 }
 
 // Verify checks that sig is a signature over message by the key named issuer,
@@ -222,7 +251,7 @@ func (k *Key) verify(message, sig []byte, now time.Time) (Verified, error) {
 	if signer.revokedAt(s.created) {
 		return Verified{}, fmt.Errorf("%w: signing subkey %s", ErrRevoked, signer.fingerprint)
 	}
-	return Verified{Fingerprint: k.Fingerprint(), SigningKey: signer.fingerprint, Created: s.created}, nil
+	return Verified{Fingerprint: k.Fingerprint(), SigningKey: signer.fingerprint, Created: s.created, Development: k.Development()}, nil
 }
 
 // signerOf finds the part of the key that the signature names.

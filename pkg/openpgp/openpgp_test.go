@@ -885,3 +885,40 @@ func BenchmarkVerifyEd25519(b *testing.B) {
 		assert.NilError(b, err)
 	}
 }
+
+func TestAKeyForDevelopmentSaysSoAndSoDoWhatItSigned(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for _, c := range []struct {
+		name, email string
+		want        bool
+	}{
+		{"Acme (development)", "bot@example.org", true},
+		{"Acme (development)", "", true},
+		{"Acme development", "bot@example.org", false},
+		{"Acme", "development@example.org", false},
+	} {
+		secret, key, err := Generate(c.name, c.email, now, rand.Reader)
+		assert.NilError(t, err)
+		assert.Equal(t, key.Development(), c.want, "%s", key.UserIDs())
+		public, err := ParsePublic(key.Armored())
+		assert.NilError(t, err)
+		ring, err := NewKeyring(public)
+		assert.NilError(t, err)
+		signer, err := FromArmored(secret, nil, func() time.Time { return now })
+		assert.NilError(t, err)
+		sig, err := signer.Sign(t.Context(), []byte("words"))
+		assert.NilError(t, err)
+		v, err := Verify(ring, key.Fingerprint(), []byte("words"), sig, VerifyOptions{Now: now})
+		assert.NilError(t, err)
+		f := string(key.Fingerprint())
+		if c.want {
+			assert.Equal(t, v.String(), f+", a key for development, which proves nothing to others")
+			assert.DeepEqual(t, ring.Development(), []Fingerprint{key.Fingerprint()})
+		} else {
+			assert.Equal(t, v.String(), f)
+			assert.Equal(t, len(ring.Development()), 0)
+		}
+	}
+	_, _, err := Generate("Acme (production)", "", now, rand.Reader)
+	assert.ErrorContains(t, err, "wanted a name and an address without brackets")
+}

@@ -162,6 +162,10 @@ func Generate(name, email string, now time.Time, random io.Reader) (secretArmore
 // generate is Generate with a change, if any, before the key is written.
 func generate(name, email string, now time.Time, random io.Reader, change func(*v2.Entity, *packet.Config) error) (secretArmored []byte, key *Key, err error) {
 	id := strings.TrimSpace(name + " <" + email + ">")
+	comment := ""
+	if plain, ok := strings.CutSuffix(name, " "+DevelopmentComment); ok {
+		name, comment = plain, strings.Trim(DevelopmentComment, "()")
+	}
 	for _, part := range []string{name, email} {
 		if strings.ContainsAny(part, "()<>") || strings.ContainsFunc(part, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			return nil, nil, fmt.Errorf("user id %q: wanted a name and an address without brackets and control characters", id)
@@ -174,7 +178,7 @@ func generate(name, email string, now time.Time, random io.Reader, change func(*
 		return nil, nil, fmt.Errorf("user id %q: %q is not an e-mail address", id, email)
 	}
 	config := keyConfig(now, random)
-	entity, err := v2.NewEntity(name, "", email, config)
+	entity, err := v2.NewEntity(name, comment, email, config)
 	if err == nil && change != nil {
 		err = change(entity, config)
 	}

@@ -53,6 +53,8 @@ type Verdict struct {
 	Index    int64
 	// Checkpoint is the zero value when the policy refused it.
 	Checkpoint checkpoint.Verified
+	// Development: the issuer's key says that it is one for development.
+	Development bool
 }
 
 // Finding is one step of a verdict.
@@ -113,7 +115,8 @@ func Verify(bundle, policy []byte, opts Options) (Verdict, error) {
 		v.Findings[0].Detail = fmt.Sprintf("log %s, size %d, root %x", body.Origin, body.Size, body.Root[:])
 		v.add("inclusion", fmt.Sprintf("entry %d of %d leads to the root", pr.Index, body.Size), pr.CheckInclusion(v.Checkpoint, line))
 	}
-	v.add("issuer", fmt.Sprintf("signed by %s", entry.Receipt.Issuer()), checkIssuer(entry, key, opts))
+	v.Development = key.Development()
+	v.add("issuer", fmt.Sprintf("signed by %s", key), checkIssuer(entry, key, opts))
 	return v, nil
 }
 

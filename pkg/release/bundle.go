@@ -214,6 +214,7 @@ type BundleSigner struct {
 	Names       []string            `json:"names"` // as the key itself says
 	Claimed     time.Time           `json:"claimed"`
 	Anchored    bool                `json:"anchored"`
+	Development bool                `json:"development,omitempty"` // as the key itself says
 }
 
 // BundleStamp is a timestamp.
@@ -696,8 +697,8 @@ func (b *bundle) signed(what, p string, message, packet []byte) (evidence []stri
 		found = append(found, at(p, "nothing shows when it was signed: no token is good"))
 	}
 	anchored := slices.Contains(b.anchors.Keys, v.Fingerprint)
-	b.report.Signers = append(b.report.Signers, BundleSigner{what, v.Fingerprint, key.UserIDs(), v.Created, anchored})
-	return []string{fmt.Sprintf("by %s, which claims %s", v.Fingerprint, momentText(v.Created))}, found
+	b.report.Signers = append(b.report.Signers, BundleSigner{what, v.Fingerprint, key.UserIDs(), v.Created, anchored, v.Development})
+	return []string{fmt.Sprintf("by %s, which claims %s", v, momentText(v.Created))}, found
 }
 
 // signsUntil is when a part of a key, or the whole key, expires, whichever is

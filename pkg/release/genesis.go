@@ -912,8 +912,11 @@ func (v *genesisVerifier) signature() (string, []string, []judge.Finding, error)
 	if err != nil {
 		return judgedWrong(name, err)
 	}
+	if s.Development && !v.g.Development {
+		return judgedWrong(name, fmt.Errorf("is by %s, and the genesis says that nothing of it is for development", s))
+	}
 	v.asc, v.signed = armored, s.Created
-	return fmt.Sprintf("by %s", s.Fingerprint), []string{fmt.Sprintf("made %s, by its own account, with key %s", s.Created.Format(time.RFC3339), s.SigningKey)}, nil, nil
+	return fmt.Sprintf("by %s", s), []string{fmt.Sprintf("made %s, by its own account, with key %s", s.Created.Format(time.RFC3339), s.SigningKey)}, nil, nil
 }
 
 func (v *genesisVerifier) timestamps() (string, []string, []judge.Finding, error) {

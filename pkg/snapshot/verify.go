@@ -99,7 +99,9 @@ func (v Series) Verify() []judge.Check {
 	detail := fmt.Sprintf("%d snapshots, %s to %s", len(all), all[0].Snapshot.f.Date, all[len(all)-1].Snapshot.f.Date)
 	checks[0] = judge.Judged(ids[0].id, ids[0].claim, detail, v.sequence(all, there)...)
 	checks[1] = judge.Judged(ids[1].id, ids[1].claim, detail, v.inLog(all)...)
-	checks[2] = judge.Judged(ids[2].id, ids[2].claim, detail, v.signed(all, there)...)
+	by, wrong := v.signed(all, there)
+	checks[2] = judge.Judged(ids[2].id, ids[2].claim, detail, wrong...)
+	checks[2].Evidence = by
 	checks[3] = v.stamped(ids[3].id, ids[3].claim, all, there)
 	return checks
 }
@@ -220,28 +222,31 @@ func (v Series) reported(s *Snapshot, cp checkpoint.Verified) error {
 	return checkpoint.Proof{Index: r.Index, Hashes: hashes}.CheckInclusion(cp, e.Line())
 }
 
-func (v Series) signed(all []Previous, there []string) (fs []judge.Finding) {
+func (v Series) signed(all []Previous, there []string) (by []string, fs []judge.Finding) {
 	for _, p := range all {
 		base := p.Snapshot.File()
 		if !slices.Contains(there, base+".asc") {
 			fs = append(fs, v.finding(base, "it is not signed: %s.asc is missing", base))
 			continue
 		}
-		if err := v.checkSignature(base, p.Data); err != nil {
+		signer, err := v.signer(base, p.Data)
+		if err != nil {
 			fs = append(fs, v.finding(base+".asc", "%v", err))
+			continue
 		}
+		by = append(by, fmt.Sprintf("%s by %s", base, signer))
 	}
-	return fs
+	return by, fs
 }
 
-func (v Series) checkSignature(base string, data []byte) error {
+func (v Series) signer(base string, data []byte) (by openpgp.Verified, err error) {
 	armored, err := v.Tree.Blob(path.Join(v.Folder, base+".asc"))
 	if err != nil {
-		return err
+		return by, err
 	}
 	packet, err := openpgp.Dearmor(bytes.TrimSpace(armored))
 	if err != nil {
-		return err
+		return by, err
 	}
 	err = errors.New("no trust anchor is known")
 	for _, ring := range v.Keys {
@@ -249,12 +254,12 @@ func (v Series) checkSignature(base string, data []byte) error {
 			continue
 		}
 		for _, f := range ring.Fingerprints() {
-			if _, err = openpgp.Verify(ring, f, data, packet, openpgp.VerifyOptions{Now: v.Now}); err == nil {
-				return nil
+			if by, err = openpgp.Verify(ring, f, data, packet, openpgp.VerifyOptions{Now: v.Now}); err == nil {
+				return by, nil
 			}
 		}
 	}
-	return fmt.Errorf("no trust anchor signed %s: %w", base, err)
+	return by, fmt.Errorf("no trust anchor signed %s: %w", base, err)
 }
 
 func (v Series) stamped(id, claim string, all []Previous, there []string) judge.Check {
