@@ -28,7 +28,7 @@ import (
 // sha256sum writes it, .sha256, its signature, .asc, and for the archive and for
 // the signature one token of each authority, .<authority>.tsr.
 const (
-	GenesisText    = "GENESIS"
+	GenesisText    = "dist/GENESIS" // called GENESIS in the archive
 	GenesisFile    = "GENESIS.yaml"
 	GenesisArchive = "dist/genesis.tar.gz"
 
@@ -270,7 +270,7 @@ func (g Genesis) commands() string {
 	say("# What. The archive holds these very files, and its digest is the one that was published.")
 	say("(cd %s && sha256sum -c %s)", path.Dir(GenesisArchive), path.Base(genesisSum))
 	say("gzip -dc %s | sha256sum", GenesisArchive)
-	say("gzip -dc %s | tar -xOf - %s | cmp - %s", GenesisArchive, GenesisText, GenesisText)
+	say("gzip -dc %s | tar -xOf - %s | cmp - %s", GenesisArchive, path.Base(GenesisText), GenesisText)
 	say("gzip -dc %s | tar -xOf - %s | cmp - %s", GenesisArchive, GenesisFile, GenesisFile)
 	if g.Tag != "" {
 		object := g.TagObject
@@ -365,7 +365,7 @@ func (g Genesis) tar() ([]byte, error) {
 	for _, f := range []struct {
 		name string
 		data []byte
-	}{{GenesisText, g.Text()}, {GenesisFile, g.YAML()}} {
+	}{{path.Base(GenesisText), g.Text()}, {GenesisFile, g.YAML()}} {
 		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Size: int64(len(f.data)), Mode: 0o644, ModTime: time.Unix(g.Epoch, 0), Format: tar.FormatUSTAR})
 		if err != nil {
 			return nil, err

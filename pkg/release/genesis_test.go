@@ -398,7 +398,7 @@ func TestAGenesisFollowsFromItsCommit(t *testing.T) {
 	golden.Assert(t, string(g.Text()), "GENESIS.golden")
 	data, err := g.Archive()
 	assert.NilError(t, err)
-	assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(data)), "8e65362d82408469bba64ea5c751c9ca7bf74de6908e0b8ffe4a0fb1043fb3d7")
+	assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(data)), "669579e2f22ed976a669a6a473aa1ccb28261a2226f04a77d888d212711fb7fd")
 }
 
 // example is a genesis of fixed bytes.
