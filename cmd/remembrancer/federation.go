@@ -141,8 +141,17 @@ func verifyMerge(w *world, v *action.Values, _ *action.Runner) error {
 	default:
 		code = exitUnjudged
 	}
+	development := []openpgp.Fingerprint{}
+	if ring != nil && verdict.Receipt != nil {
+		b := verdict.Receipt.Body
+		for _, f := range ring.Development() {
+			if slices.Contains([]openpgp.Fingerprint{b.A.Fingerprint, b.B.Fingerprint, b.Operator}, f) {
+				development = append(development, f)
+			}
+		}
+	}
 	if v.Bool("json") {
-		if err := w.sayJSON(map[string]any{"file": name, "verdict": strings.ToLower(verdict.Outcome()), "anchored": verdict.Anchored, "anchors": from, "checks": verdict.Checks}); err != nil {
+		if err := w.sayJSON(map[string]any{"file": name, "verdict": strings.ToLower(verdict.Outcome()), "anchored": verdict.Anchored, "anchors": from, "development_keys": development, "checks": verdict.Checks}); err != nil {
 			return err
 		}
 		return quietly(code)
@@ -162,6 +171,9 @@ func verifyMerge(w *world, v *action.Values, _ *action.Runner) error {
 		line += fmt.Sprintf("; %d receipts, root %s", r.Body.Total, r.Body.Merged)
 	}
 	w.say("%s; anchors %s", line, from)
+	if len(development) > 0 {
+		w.say("      ⚠️  signed for development, which proves nothing to others: %v", development)
+	}
 	if verdict.Conditional() {
 		w.say("nothing is wrong, but whose keys these are is not known here: give them with --trust-anchor FILE, from a source other than this receipt")
 	}
