@@ -32,7 +32,7 @@ var layers = [][]string{
 	{"pkg/forge"}, // names commits and trees as gitrepo does
 	{"pkg/publish", "pkg/guard", "pkg/enforce", "pkg/federate"},
 	{"pkg/node"},
-	{"pkg/selftest"},
+	{"pkg/selftest", "pkg/soak"},
 	{"cmd/remembrancer", "examples/verify"},
 }
 
@@ -46,7 +46,7 @@ var users = map[string][]string{
 	"github.com/gowebpki/jcs":                {"pkg/receipt", "pkg/smoke"},
 	"github.com/moby/buildkit":               {"pkg/repro"},
 	"github.com/modelcontextprotocol/go-sdk": {"pkg/node"},
-	"github.com/prometheus/client_golang":    {"pkg/node"},
+	"github.com/prometheus/client_golang":    {"pkg/node", "pkg/soak"},
 	"github.com/rhysd/actionlint":            {"pkg/workflow"},
 	"github.com/rogpeppe/go-internal":        {"pkg/enforce"},
 	"github.com/sethvargo/go-githubactions":  {"pkg/action"},
@@ -55,7 +55,7 @@ var users = map[string][]string{
 	"go.yaml.in/yaml/v3":                     {"pkg/config", "pkg/slo", "pkg/suite"},
 	"go.yaml.in/yaml/v4":                     {"pkg/workflow"}, // the one that actionlint reads with
 	"golang.org/x/image":                     {"pkg/chart"},
-	"golang.org/x/mod":                       {"pkg/checkpoint", "pkg/ledger", "pkg/repro"},
+	"golang.org/x/mod":                       {"pkg/checkpoint", "pkg/ledger", "pkg/repro", "pkg/soak"},
 	"golang.org/x/text":                      {"pkg/covenant"},
 	"modernc.org/sqlite":                     {"pkg/index"},
 }

@@ -48,6 +48,8 @@ var nodeSpec = action.Spec{
 		{Name: "workspace", Usage: "Directory whose files verify_artifact and sign_artifact may be asked about."},
 		{Name: "allow-sign", Kind: action.Bool, Usage: "Offer sign_artifact to tokens with the scope sign."},
 		{Name: "open-read", Kind: action.Bool, Usage: "Whoever reaches the node may read."},
+		{Name: "revision", Usage: "Full commit that the program was built from, where the build did not record one, as in an image: /metrics names it as git_sha, and what is measured is promised of it alone."},
+		{Name: "track", Default: "stable", Usage: "Which of several versions in service this one is, as stable or canary: a label in /metrics."},
 		{Name: "interval", Kind: action.Duration, Usage: "Sync so often with each peer of federation.yaml; as that file says when left out."},
 	}, keyInputs()...)...),
 	Exit:     "0 when it was told to end (SIGTERM, SIGINT, end of standard input), 3 when it could not serve, as when another process has the data.",
@@ -367,6 +369,7 @@ type nodeSettings struct {
 	allowSign        bool
 	openRead, stdio  bool
 	interval         time.Duration // 0: it syncs when it is told to
+	revision, track  string
 	logger           *slog.Logger
 }
 
@@ -404,6 +407,13 @@ func (w *world) nodeSettings(v *action.Values) (*nodeSettings, error) {
 		s.listen = ""
 	}
 	var err error
+	if s.revision, err = builtFrom(v.String("revision"), revision()); err != nil {
+		return nil, err
+	}
+	s.track = v.String("track")
+	if err := node.CheckBuild(s.revision, s.track); err != nil {
+		return nil, misused("%v", err)
+	}
 	// A file named by a flag is where the command was typed, one of the
 	// configuration where that is.
 	file := func(flag, configured string) string {
@@ -441,6 +451,15 @@ func (w *world) nodeSettings(v *action.Values) (*nodeSettings, error) {
 		s.logger = slog.New(slog.NewTextHandler(w.stderr, nil))
 	}
 	return s, nil
+}
+
+// builtFrom is the commit that the program was built from: as the build recorded it, or
+// as is said where it recorded none.
+func builtFrom(said, recorded string) (string, error) {
+	if said != "" && recorded != "" && said != recorded {
+		return "", misused("--revision %.100s: this program was built from %s", said, recorded)
+	}
+	return cmp.Or(recorded, said), nil
 }
 
 // serverTLS reads what a node serves HTTPS with, nil for HTTP.
@@ -545,11 +564,14 @@ func (w *world) serveNode(o *holding, s *nodeSettings, fed config.Federation, li
 	if _, err := o.lay(w); err != nil {
 		return err
 	}
+	var server *node.Server
 	opts := node.Options{
-		Store: o.store, Service: federate.NewService(o.store, federate.ServiceOptions{Now: w.now, Random: w.rand}), Version: version(),
+		Store: o.store, Service: federate.NewService(o.store, federate.ServiceOptions{Now: w.now, Random: w.rand}), Version: version(), Revision: s.revision, Track: s.track,
 		TLS: s.tls, Tokens: s.tokens, OpenRead: s.openRead, Control: filepath.Join(o.dir, programsFile),
 		Workspace: s.workspace, Logger: s.logger, Now: w.now, Random: w.rand,
-		Sync:    func(ctx context.Context, peer, anchor string) (any, error) { return w.syncFor(ctx, o, peer, anchor) },
+		Sync: func(ctx context.Context, peer, anchor string) (any, error) {
+			return w.syncFor(ctx, o, peer, anchor, server.Synced)
+		},
 		OnReady: func(string) { w.introduce(say, o, s, listener) },
 	}
 	if s.workspace != nil {
@@ -562,8 +584,8 @@ func (w *world) serveNode(o *holding, s *nodeSettings, fed config.Federation, li
 			}
 		}
 	}
-	server, err := node.New(opts)
-	if err != nil {
+	var err error
+	if server, err = node.New(opts); err != nil {
 		return err
 	}
 	ctx, end := context.WithCancel(w.ctx)
@@ -578,7 +600,7 @@ func (w *world) serveNode(o *holding, s *nodeSettings, fed config.Federation, li
 	defer end()
 	beside.Go(func() { w.mirror(ctx, o, s.logger) })
 	if s.interval > 0 {
-		beside.Go(func() { w.keepSyncing(ctx, o, fed, s.interval, s.logger) })
+		beside.Go(func() { w.keepSyncing(ctx, o, fed, s.interval, s.logger, server.Synced) })
 	}
 	ended := make(chan error, 2)
 	serving := 0
@@ -684,7 +706,7 @@ func (w *world) mirror(ctx context.Context, o *holding, log *slog.Logger) {
 }
 
 // keepSyncing syncs with all peers, again and again.
-func (w *world) keepSyncing(ctx context.Context, o *holding, fed config.Federation, every time.Duration, log *slog.Logger) {
+func (w *world) keepSyncing(ctx context.Context, o *holding, fed config.Federation, every time.Duration, log *slog.Logger, report syncReport) {
 	job := func(ctx context.Context) error {
 		peers, err := w.allPeers(o, fed, node.DialOptions{})
 		if err != nil {
@@ -694,6 +716,7 @@ func (w *world) keepSyncing(ctx context.Context, o *holding, fed config.Federati
 		var first error
 		for _, p := range peers {
 			result, err := w.syncOne(ctx, o, p, quietSync())
+			report(o.syncedWith(p, result, err))
 			if err != nil {
 				log.Error("sync", "peer", p.url, "error", err)
 				first = cmp.Or(first, err)
@@ -712,12 +735,45 @@ func quietSync() syncing {
 }
 
 // syncFor carries out a sync that a program of the node's own user asked for over MCP.
-func (w *world) syncFor(ctx context.Context, o *holding, url, anchor string) (any, error) {
+func (w *world) syncFor(ctx context.Context, o *holding, url, anchor string, report syncReport) (any, error) {
 	keys, err := w.anchors([]string{anchor})
 	if err != nil {
 		return nil, err
 	}
-	return w.syncOne(ctx, o, peerSpec{url: url, keys: keys}, quietSync())
+	p := peerSpec{url: url, keys: keys}
+	result, err := w.syncOne(ctx, o, p, quietSync())
+	report(o.syncedWith(p, result, err))
+	return result, err
+}
+
+// syncReport is told how a sync that this node began has ended.
+type syncReport func(peer string, outcome node.SyncOutcome)
+
+// syncedWith says with whom a sync was and how it ended. A peer that was not reached
+// is the one that is remembered at its URL; whoever is at another is unknown, for a
+// URL may hold secrets, and anything can be typed for it.
+func (o *holding) syncedWith(p peerSpec, result map[string]any, err error) (peer string, outcome node.SyncOutcome) {
+	peer, _ = result["node"].(string)
+	for _, known := range o.store.Peers() {
+		if peer == "" && known.URL == p.url {
+			peer = known.Node
+		}
+	}
+	var (
+		stopped *federate.Stopped
+		judged  *status
+	)
+	switch {
+	case err == nil:
+		outcome = node.SyncMerged
+	case errors.As(err, &stopped):
+		outcome = node.SyncDeclined
+	case errors.As(err, &judged) && judged.code == exitFail:
+		outcome = node.SyncRefused
+	default:
+		outcome = node.SyncFailed
+	}
+	return cmp.Or(peer, "unknown"), outcome
 }
 
 // verifyArtifact judges a file of the workspace by the signature beside it and the

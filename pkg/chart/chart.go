@@ -23,6 +23,9 @@
 // number of columns follows from the width: a picture of 390 units, for a phone,
 // has one.
 //
+// Where no picture can stand, in a summary of text, [Sparkline] and [Mermaid] show
+// the course of one series.
+//
 // A board without panels, with a span of no length, with points out of order or
 // outside of the span is refused.
 package chart
@@ -31,6 +34,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -116,8 +120,8 @@ type Board struct {
 	Badge    Badge  // at the top right; without text there is none
 	// Banner warns, across the whole width: simulated data. Empty: none.
 	Banner     string
-	Caption    string // at the foot: who drew this, from what; empty: none
-	Start, End time.Time
+	Caption    string    // at the foot: who drew this, from what; empty: none
+	Start, End time.Time // both zero: a board of numbers alone, which are of no span
 	// Step is the time between points. What lies further apart is a gap.
 	Step    time.Duration
 	Columns int // on a wide picture; 0 is 2
@@ -185,6 +189,32 @@ func (b *Board) PNG(o Options) ([]byte, error) {
 	return c.bytes()
 }
 
+// Missing names the panels that show no data, or not all that they should, with
+// the reason where there is one.
+func (b *Board) Missing() []string {
+	var all []string
+	for i := range b.Panels {
+		p := &b.Panels[i]
+		_, _, some := p.bounds()
+		if p.Number {
+			some = p.Stat != nil && finite(p.Stat.Value)
+		}
+		switch {
+		case p.Missing != "":
+			all = append(all, p.Title+": "+p.Missing)
+		case !some:
+			all = append(all, p.Title+": no data")
+		}
+	}
+	return all
+}
+
+// timeless says whether the board is of numbers alone.
+func (b *Board) timeless() bool {
+	plots := slices.ContainsFunc(b.Panels, func(p Panel) bool { return !p.Number || len(p.Series) > 0 })
+	return b.Start.IsZero() && b.End.IsZero() && !plots
+}
+
 // check refuses what cannot be drawn truthfully.
 func (b *Board) check() error {
 	switch {
@@ -192,11 +222,13 @@ func (b *Board) check() error {
 		return errors.New("chart: a board without panels")
 	case len(b.Panels) > maxPanels:
 		return fmt.Errorf("chart: %d panels, %d at most", len(b.Panels), maxPanels)
+	case b.timeless():
 	case !b.End.After(b.Start):
 		return fmt.Errorf("chart: the span ends at %s and starts at %s", stamp(b.End), stamp(b.Start))
 	case b.Step <= 0:
 		return fmt.Errorf("chart: a step of %s between points, which must be more than 0", b.Step)
-	case b.Columns < 0:
+	}
+	if b.Columns < 0 {
 		return fmt.Errorf("chart: %d columns", b.Columns)
 	}
 	points := 0

@@ -193,6 +193,9 @@ func (b *Board) layout(o Options) (*layout, error) {
 
 // when is the line below the title.
 func (l *layout) when() string {
+	if l.b.timeless() {
+		return l.b.Subtitle
+	}
 	const minutes = "2006-01-02 15:04"
 	s, e := l.b.Start.UTC(), l.b.End.UTC()
 	from, to := s.Format(minutes), e.Format(minutes)

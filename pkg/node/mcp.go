@@ -67,6 +67,7 @@ func (s *Server) refusal(name string, err error) *federate.Error {
 // the process.
 func (s *Server) guarded(ctx context.Context, name string, t *tool, run func(ctx context.Context) error) (err error) {
 	began := s.o.Now()
+	j := s.judges(name)
 	s.running.Add(1)
 	defer s.running.Add(-1)
 	c := callerFrom(ctx)
@@ -80,6 +81,7 @@ func (s *Server) guarded(ctx context.Context, name string, t *tool, run func(ctx
 			e := s.refusal(name, err)
 			code, err = e.Code, e
 		}
+		j.settle(verdictOf(code))
 		took := s.o.Now().Sub(began)
 		s.metrics.called(name, code, took)
 		s.log.Info("call", "tool", name, "code", code, "caller", c.name, "took", took)
@@ -87,6 +89,7 @@ func (s *Server) guarded(ctx context.Context, name string, t *tool, run func(ctx
 	if !slices.ContainsFunc(t.scopes, c.may) {
 		return refuse(federate.CodeForbidden, "%s needs a token with the scope %s", name, t.scopes[0])
 	}
+	j.pause()
 	ctx, cancel := context.WithTimeout(ctx, t.limit)
 	defer cancel()
 	h, _ := ctx.Value(heldKey{}).(*held)
@@ -108,7 +111,8 @@ func (s *Server) guarded(ctx context.Context, name string, t *tool, run func(ctx
 			h.keep(leave)
 		}
 	}
-	return run(ctx)
+	j.resume()
+	return run(context.WithValue(ctx, judgingKey{}, j))
 }
 
 // kept makes the rules of a tool.
@@ -233,6 +237,7 @@ func (s *Server) watch(next mcp.MethodHandler) mcp.MethodHandler {
 				result, err = nil, hidden
 			}
 		}()
+		began := s.o.Now()
 		name := map[string]string{"resources/read": "resource", "prompts/get": "prompt"}[method]
 		if name != "" {
 			refused := s.guarded(ctx, name, s.tools[name], func(ctx context.Context) error {
@@ -249,7 +254,12 @@ func (s *Server) watch(next mcp.MethodHandler) mcp.MethodHandler {
 		if r, ok := result.(*mcp.CallToolResult); ok && r != nil && r.IsError {
 			var e *federate.Error
 			if cause := r.GetError(); cause != nil && !errors.As(cause, &e) {
-				s.metrics.called(toolName(req), federate.CodeBadRequest, 0)
+				took := s.o.Now().Sub(began)
+				s.metrics.called(toolName(req), federate.CodeBadRequest, took)
+				if j := s.judges(toolName(req)); j != nil {
+					j.began = began
+					j.settle(deny)
+				}
 				again := &mcp.CallToolResult{}
 				again.SetError(bad("%v", cause))
 				result = again
@@ -398,6 +408,7 @@ func (s *Server) offerTools() {
 				if err != nil {
 					return Outcome{}, err
 				}
+				settled(ctx, allow)
 				return s.o.Sign(ctx, s.o.Workspace, path, in.KeyID)
 			})
 	}
@@ -595,7 +606,10 @@ func (s *Server) carryTools() {
 	carry(s, federate.ToolSession, "Begin a session, by a signature over a challenge.", false, writing, f.Session)
 	carry(s, federate.ToolPush, "Give receipts.", true, writing, func(ctx context.Context, in federate.PushIn) (federate.PushOut, error) {
 		out, err := f.Push(ctx, in)
-		s.metrics.receipts.WithLabelValues(pushed).Add(float64(out.Added))
+		s.metrics.took(pushed, out.Added)
+		if err == nil && len(out.Rejected) > 0 && out.Added+out.Known == 0 {
+			settled(ctx, deny)
+		}
 		var e *federate.Error
 		if err == nil && out.Added > 0 || errors.As(err, &e) && e.Code == federate.CodeInternal && ctx.Err() == nil {
 			s.appended(err)

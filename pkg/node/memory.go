@@ -20,6 +20,7 @@ import (
 
 	"github.com/vaultmesh/remembrancer/pkg/federate"
 	"github.com/vaultmesh/remembrancer/pkg/merge"
+	"github.com/vaultmesh/remembrancer/pkg/openpgp"
 	"github.com/vaultmesh/remembrancer/pkg/receipt"
 )
 
@@ -341,6 +342,34 @@ const (
 	maxTag   = 64
 )
 
+// maxNumber is the largest number that is read from the name of a decision.
+const maxNumber = 999_999_999
+
+// draft is a decision that is not recorded yet.
+type draft struct {
+	name      string
+	subjects  []receipt.Subject
+	predicate map[string]any
+}
+
+func draftOf(in recordIn, title string, number int64) (draft, error) {
+	d := draft{
+		name:      decisionFile(number, title),
+		predicate: map[string]any{"title": title, "number": number, "status": "accepted", "decision": in.Body},
+	}
+	if len(in.Tags) > 0 {
+		d.predicate["tags"] = in.Tags
+	}
+	canon, err := receipt.Canonical(d.predicate)
+	if err != nil {
+		return draft{}, err
+	}
+	sum := sha256.Sum256(canon)
+	// Without anything else that it is about, a decision is about its own text.
+	d.subjects = []receipt.Subject{{Name: string(receipt.ADR) + "/" + d.name, SHA256: hex.EncodeToString(sum[:])}}
+	return d, nil
+}
+
 // recordDecision records a decision as a receipt of kind adr, signed by the node.
 func (s *Server) recordDecision(ctx context.Context, in recordIn) (recordOut, error) {
 	title := strings.TrimSpace(in.Title)
@@ -357,33 +386,37 @@ func (s *Server) recordDecision(ctx context.Context, in recordIn) (recordOut, er
 			return recordOut{}, bad("tag %.80q: want 1 to %d bytes", t, maxTag)
 		}
 	}
+	// It is made with the largest number first: what fits no receipt is the caller's
+	// mistake, and neither costs a number nor passes for a fault of the log.
+	d, err := draftOf(in, title, maxNumber)
+	if err == nil {
+		_, err = receipt.New(receipt.Statement{
+			Kind: receipt.ADR, Issuer: openpgp.Fingerprint(s.o.Store.Identity().Fingerprint), Name: d.name, Issued: s.o.Now(),
+			Subjects: d.subjects, Predicate: d.predicate,
+		})
+	}
+	if err != nil {
+		return recordOut{}, bad("%v", err)
+	}
+	settled(ctx, allow)
 	number, err := s.named.take(ctx, s.o.Now())
+	if err == nil {
+		d, err = draftOf(in, title, number)
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			s.appended(err) // a log that cannot be read is not appended to either
 		}
 		return recordOut{}, err
 	}
-	predicate := map[string]any{"title": title, "number": number, "status": "accepted", "decision": in.Body}
-	if len(in.Tags) > 0 {
-		predicate["tags"] = in.Tags
-	}
-	name := decisionFile(number, title)
-	canon, err := receipt.Canonical(predicate)
-	if err != nil {
-		return recordOut{}, bad("%v", err)
-	}
-	sum := sha256.Sum256(canon)
-	// Without anything else that it is about, a decision is about its own text.
-	subjects := []receipt.Subject{{Name: string(receipt.ADR) + "/" + name, SHA256: hex.EncodeToString(sum[:])}}
-	r, err := s.o.Store.Record(ctx, receipt.ADR, name, subjects, predicate)
+	r, err := s.o.Store.Record(ctx, receipt.ADR, d.name, d.subjects, d.predicate)
 	if ctx.Err() == nil || err == nil {
 		s.appended(err)
 	}
 	if err != nil {
 		return recordOut{}, err
 	}
-	s.metrics.receipts.WithLabelValues(recorded).Inc()
+	s.metrics.took(recorded, 1)
 	index, ok := s.o.Store.Index(r.ID())
 	if !ok {
 		return recordOut{}, fmt.Errorf("receipt %s was recorded and is not in the log", r.ID())

@@ -93,6 +93,10 @@ type Options struct {
 	Service *federate.Service // nil: the node answers no fed_ tool
 
 	Version string // of the program, for health and metrics
+	// Revision is the full commit that the program was built from, "" if nobody knows:
+	// measurements are of it, and of no other.
+	Revision string
+	Track    string // which of several versions in service this one is; "" is stable
 
 	// TLS makes the listener one of TLS. With ClientAuth
 	// RequireAndVerifyClientCert, or VerifyClientCertIfGiven, a verified

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,7 @@ type Server struct {
 	tools   map[string]*tool
 	metrics *metrics
 	named   *catalogue
+	history history
 
 	requests chan struct{} // one for each request under way
 	bulky    chan struct{}
@@ -51,6 +53,26 @@ type Server struct {
 
 	control atomic.Pointer[Token]
 	failed  atomic.Pointer[failure] // the last append; nil if it succeeded
+}
+
+const defaultTrack = "stable"
+
+var (
+	revisionRE = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	trackRE    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+)
+
+// CheckBuild says whether [Options] may have this revision and track: a revision is a
+// full commit in 40 or 64 lower-case hex digits, or "" where nobody knows it; a track
+// is a word of at most 32 lower-case letters, digits and dashes.
+func CheckBuild(revision, track string) error {
+	switch {
+	case revision != "" && !revisionRE.MatchString(revision):
+		return fmt.Errorf("revision %.100q: want a full commit, 40 or 64 lower-case hex digits: git rev-parse HEAD", revision)
+	case !trackRE.MatchString(track):
+		return fmt.Errorf("track %.100q: want a word of lower-case letters, digits and dashes, as stable or canary", track)
+	}
+	return nil
 }
 
 // New makes a server. It starts nothing.
@@ -63,6 +85,12 @@ func New(o Options) (*Server, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Track == "" {
+		o.Track = defaultTrack
+	}
+	if err := CheckBuild(o.Revision, o.Track); err != nil {
+		return nil, fmt.Errorf("node: %w", err)
 	}
 	for _, t := range o.Tokens {
 		for _, scope := range t.Scopes {
@@ -90,9 +118,10 @@ func (s *Server) Handler() http.Handler { return s.handler(false) }
 func (s *Server) handler(onlyTokens bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(MCPPath, s.web)
-	mux.Handle("GET /checkpoint", s.scoped(Read, s.route("checkpoint", s.serveCheckpoint)))
-	mux.Handle("GET /tile/", s.scoped(Read, s.route("tile", s.serveTile, s.heavy)))
-	mux.Handle("POST /add-checkpoint", s.scoped(Federate, s.route("add-checkpoint", s.serveWitness)))
+	mux.Handle("GET /checkpoint", s.route("checkpoint", Read, s.serveCheckpoint))
+	mux.Handle("GET /tile/", s.route("tile", Read, s.serveTile, s.heavy))
+	mux.Handle("POST /add-checkpoint", s.route("add-checkpoint", Federate, s.serveWitness))
+	mux.Handle("GET /status", s.scoped(Read, http.HandlerFunc(s.serveStatus)))
 	mux.Handle("GET /metrics", s.scoped(Read, s.metrics.handler()))
 
 	top := http.NewServeMux()
@@ -277,19 +306,29 @@ func (s *Server) admitted(next http.Handler, onlyTokens bool) http.Handler {
 func (s *Server) scoped(scope Scope, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !callerFrom(r.Context()).may(scope) {
-			plain(w, http.StatusForbidden, fmt.Sprintf("forbidden: want scope %s", scope))
+			forbidden(w, scope)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// route measures what is not a tool, under a name.
-func (s *Server) route(name string, serve http.HandlerFunc, places ...chan struct{}) http.Handler {
+func forbidden(w http.ResponseWriter, scope Scope) {
+	plain(w, http.StatusForbidden, fmt.Sprintf("forbidden: want scope %s", scope))
+}
+
+// route is scoped, and measured under a name.
+func (s *Server) route(name string, scope Scope, serve http.HandlerFunc, places ...chan struct{}) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := s.o.Now()
+		j := s.judges(name)
 		seen := &seenWriter{ResponseWriter: w}
+		may := callerFrom(r.Context()).may(scope)
 		func() {
+			if !may {
+				forbidden(seen, scope)
+				return
+			}
 			for _, p := range places {
 				if !s.place(r.Context(), p) {
 					busy(seen)
@@ -301,6 +340,8 @@ func (s *Server) route(name string, serve http.HandlerFunc, places ...chan struc
 		}()
 		code := codeOK
 		switch {
+		case !may:
+			code = federate.CodeForbidden
 		case seen.status == http.StatusServiceUnavailable:
 			code = federate.CodeBusy
 		case seen.status >= 500:
@@ -308,6 +349,7 @@ func (s *Server) route(name string, serve http.HandlerFunc, places ...chan struc
 		case seen.status >= 400:
 			code = federate.CodeBadRequest
 		}
+		j.settle(verdictOf(code))
 		s.metrics.called(name, code, s.o.Now().Sub(began))
 	})
 }
@@ -408,6 +450,11 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if s.o.OnReady != nil {
 		s.o.OnReady(url)
 	}
+
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cut()
+	beside.Go(func() { s.keepHistory(base) })
 
 	var first error
 	left := len(servers)
