@@ -29,7 +29,7 @@ import (
 
 var nodeSpec = action.Spec{
 	Verb: "node", Summary: "serve receipts to peers and to programs that speak MCP",
-	Description: "Serves Model Context Protocol at /mcp, the log as C2SP tiles, a witness for the logs of peers, /metrics, /healthz and /readyz. " +
+	Description: "Serves Model Context Protocol at /mcp, the log as C2SP tiles, a witness for the logs of peers, /metrics, a page at /status for people, /healthz and /readyz. " +
 		"Keys and an empty log are made at the first start. With --repo, or in a repository that remembrancer federation init has prepared, the node serves what that repository's log and its committed receipts hold, under the repository's key.\n\n" +
 		"Nothing listens beyond loopback, and nothing can be written, unless flags or configuration say so: another address needs tokens, client certificates or --open-read. Peers prove by signature who they are.\n\n" +
 		"While it runs, the federation commands of the same user reach it by themselves.",

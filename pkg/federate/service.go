@@ -589,6 +589,7 @@ func (v *Service) end(name string) {
 
 // Push takes receipts that this node lacks.
 func (v *Service) Push(ctx context.Context, in PushIn) (PushOut, error) {
+	began := v.o.Now()
 	s, leave, err := v.enter(in.Session)
 	if err != nil {
 		return PushOut{}, err
@@ -604,11 +605,12 @@ func (v *Service) Push(ctx context.Context, in PushIn) (PushOut, error) {
 	if err := v.charge(s.member.Key.Fingerprint(), len(in.Items), int64(size)); err != nil {
 		return PushOut{}, err
 	}
+	permitted := v.o.Now().Sub(began)
 	got, err := v.store.Add(ctx, s.identity.Node, in.Items)
 	if err != nil {
 		return PushOut{}, broken(err)
 	}
-	out := PushOut{Added: got.Added, Known: got.Known}
+	out := PushOut{Added: got.Added, Known: got.Known, Judged: permitted + got.Judged}
 	for _, r := range got.Rejected {
 		out.Rejected = append(out.Rejected, RejectedItem{ID: r.ID, Reason: string(r.Reason)})
 	}

@@ -150,6 +150,7 @@ type Ingest struct {
 	Added, Known int
 	Rejected     []*merge.Rejection // in the order of the items
 	IDs          []receipt.ID       // of the valid items, added or known, in their order
+	Judged       time.Duration      // how long it took to say which are valid; the rest is writing
 }
 
 // Snapshot is the node at one moment. It does not change.
@@ -616,6 +617,7 @@ func (s *Store) Add(ctx context.Context, from string, items []merge.Item) (Inges
 		return Ingest{}, err
 	}
 	trust := s.Trust()
+	began := s.now()
 	type opinion struct {
 		id       receipt.ID
 		entry    receipt.Entry
@@ -675,6 +677,7 @@ func (s *Store) Add(ctx context.Context, from string, items []merge.Item) (Inges
 		mine = append(mine, a)
 	}
 	s.mu.Unlock()
+	in.Judged = s.now().Sub(began)
 	if err := s.land(ctx, mine); err != nil {
 		return Ingest{}, err
 	}
@@ -854,6 +857,14 @@ func (s *Store) Record(ctx context.Context, kind receipt.Kind, name string, subj
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Count returns the number of receipts in the set. Unlike [Store.Snapshot] it keeps
+// nothing for it.
+func (s *Store) Count() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.state.valid.Len()
 }
 
 // Snapshot returns the node as it is now. [Store.At] finds it by its root until

@@ -1,6 +1,10 @@
 package federate
 
-import "github.com/vaultmesh/remembrancer/pkg/merge"
+import (
+	"time"
+
+	"github.com/vaultmesh/remembrancer/pkg/merge"
+)
 
 // Protocol is what both sides of a sync must speak.
 const Protocol = "remembrancer/federation/v1"
@@ -169,6 +173,7 @@ type PushOut struct {
 	Added    int            `json:"added"`
 	Known    int            `json:"known"`
 	Rejected []RejectedItem `json:"rejected,omitempty"`
+	Judged   time.Duration  `json:"-"` // how long it took to say what may enter, before anything was written
 }
 
 // RejectedItem is one that was quarantined.

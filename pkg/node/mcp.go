@@ -607,8 +607,12 @@ func (s *Server) carryTools() {
 	carry(s, federate.ToolPush, "Give receipts.", true, writing, func(ctx context.Context, in federate.PushIn) (federate.PushOut, error) {
 		out, err := f.Push(ctx, in)
 		s.metrics.took(pushed, out.Added)
-		if err == nil && len(out.Rejected) > 0 && out.Added+out.Known == 0 {
-			settled(ctx, deny)
+		if err == nil {
+			v := allow
+			if len(out.Rejected) > 0 && out.Added+out.Known == 0 {
+				v = deny
+			}
+			settledIn(ctx, v, out.Judged)
 		}
 		var e *federate.Error
 		if err == nil && out.Added > 0 || errors.As(err, &e) && e.Code == federate.CodeInternal && ctx.Err() == nil {

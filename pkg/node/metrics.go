@@ -209,9 +209,9 @@ var policies = []string{"record_decision", "sign_artifact", federate.ToolPush, "
 // judging measures one decision whether something that was submitted may enter: may
 // the caller, has it the right shape, is it signed by whom we trust. A push is one, of
 // however many receipts. Time spent in waiting for a place is left out, and so is what
-// is done once the decision is taken; except of what package federate decides and
-// writes in one step, which is measured whole: its time is never understated. A nil
-// one measures nothing.
+// is done once the decision is taken; except of add-checkpoint, which decides and writes
+// in one step and is measured whole: its time is never understated. A nil one measures
+// nothing.
 type judging struct {
 	server *Server
 	policy string
@@ -259,6 +259,14 @@ func (j *judging) settle(v verdict) {
 func settled(ctx context.Context, v verdict) {
 	j, _ := ctx.Value(judgingKey{}).(*judging)
 	j.settle(v)
+}
+
+// settledIn is settled where it is known how long the decision took.
+func settledIn(ctx context.Context, v verdict, took time.Duration) {
+	if j, _ := ctx.Value(judgingKey{}).(*judging); j != nil {
+		j.began, j.spent = time.Time{}, j.spent+took
+		j.settle(v)
+	}
 }
 
 func (m *metrics) handler() http.Handler {
@@ -320,11 +328,9 @@ func (c *storeCollector) Collect(ch chan<- prometheus.Metric) {
 		ready = 0
 	}
 	gauge(readyDesc, ready)
-	if snapshot, err := store.Snapshot(); err == nil {
-		gauge(setDesc, float64(snapshot.Count))
-	}
 	// What cannot be read has no series: a number that stands still would pass for one.
 	if head, err := c.server.logHead(); err == nil {
+		gauge(setDesc, float64(store.Count()))
 		gauge(treeDesc, float64(head.Size))
 		ch <- prometheus.MustNewConstMetric(appendsDesc, prometheus.CounterValue, float64(head.Size-c.server.metrics.first))
 	}

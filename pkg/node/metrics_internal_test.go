@@ -3,6 +3,7 @@ package node
 import (
 	"crypto/rand"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -48,7 +49,7 @@ func TestPolicyTimesAreANativeHistogramToo(t *testing.T) {
 	assert.Equal(t, seen, 1)
 
 	// A Prometheus that takes native histograms asks for protocol buffers.
-	r := httptest.NewRequest("GET", "/metrics", nil)
+	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	r.Header.Set("Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,text/plain;q=0.3")
 	w := httptest.NewRecorder()
 	s.metrics.handler().ServeHTTP(w, r)

@@ -8,6 +8,7 @@
 //	/tile/…           hash tiles and entry bundles of the log (c2sp.org/tlog-tiles)
 //	/add-checkpoint   cosigns the checkpoints of its peers (c2sp.org/tlog-witness)
 //	/metrics          Prometheus text
+//	/status           the same for people: HTML without scripts
 //	/healthz          200 while the process answers
 //	/readyz           200 while receipts can be recorded: the log is open and was
 //	                  verified, and the last append, if any, succeeded

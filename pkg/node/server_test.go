@@ -101,6 +101,7 @@ func TestEachPathNeedsItsScope(t *testing.T) {
 		{"GET", "/checkpoint", node.Read},
 		{"GET", "/tile/0/000.p/1", node.Read},
 		{"GET", "/metrics", node.Read},
+		{"GET", "/status", node.Read},
 		{"POST", "/add-checkpoint", node.Federate},
 	} {
 		status, _, h := ask(t, c.method, url+c.path, "", "")

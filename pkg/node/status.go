@@ -130,7 +130,7 @@ func (s *Server) statusNow() (*status, error) {
 		return nil, err
 	}
 	recentCalls, recentDecisions, span := s.history.recent()
-	of := "of no history yet"
+	of := "no history yet"
 	if span > 0 {
 		of = "of the last " + lasting(span)
 	}
@@ -217,11 +217,11 @@ func (s *Server) countsOf(p *status) (requests int64, err error) {
 	return requests, nil
 }
 
-// grouped writes a number with a narrow space between thousands.
+// grouped writes a number with commas between thousands, as the pictures do.
 func grouped(n int64) string {
 	text := strconv.FormatInt(n, 10)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
-		text = text[:i] + "\u202f" + text[i:]
+		text = text[:i] + "," + text[i:]
 	}
 	return text
 }
