@@ -30,7 +30,7 @@ var layers = [][]string{
 	{"pkg/smoke", "pkg/suite", "pkg/covenant", "pkg/hygiene", "pkg/repro", "pkg/workflow", "pkg/release", "pkg/index", "pkg/config", "pkg/slo"},
 	{"pkg/gitrepo", "pkg/tsa", "pkg/prometheus"},
 	{"pkg/forge"}, // names commits and trees as gitrepo does
-	{"pkg/publish", "pkg/guard", "pkg/enforce", "pkg/federate"},
+	{"pkg/publish", "pkg/guard", "pkg/enforce", "pkg/federate", "pkg/scorecard"},
 	{"pkg/node"},
 	{"pkg/selftest", "pkg/soak"},
 	{"cmd/remembrancer", "examples/verify"},

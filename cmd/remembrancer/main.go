@@ -273,6 +273,7 @@ func verbs() []verb {
 		federationTrustVerb, federationRevokeVerb, verifyMergeVerb, selfTestVerb,
 		snapshotCreateVerb, snapshotVerifyVerb,
 		sloReportVerb, sloGateVerb, sloVerifyVerb,
+		scorecardVerb(),
 		soakVerb,
 	}
 }

@@ -54,6 +54,7 @@ func TestMain(m *testing.M) {
 //	releases serve           a forge with the releases of acme/app; see cmdReleases
 //	node start NAME args...  a node in a process of its own; see cmdNode
 //	prometheus serve SPEC WINDOW  a Prometheus; see cmdPrometheus
+//	card shrinks args...     demand that a scorecard rests on what it cites; see cmdCard
 //	ancestor serve FILE      a node that has only the ancestor's tools; see cmdAncestor
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -81,6 +82,7 @@ func TestScripts(t *testing.T) {
 			"node":       cmdNode,
 			"ancestor":   cmdAncestor,
 			"prometheus": cmdPrometheus,
+			"card":       cmdCard,
 		},
 	})
 }
