@@ -249,6 +249,18 @@ check_prometheus() {
   (cd bench/prom && go vet ./... && go test -count=1 ./...)
 }
 
+# check_reproducible builds the program twice, from clones in other places, with caches
+# of their own and under another umask, and compares the bytes.
+check_reproducible() {
+  local place umask zone
+  while read -r place umask zone; do
+    git clone -q "$ci_root" "$ci_tmp/$place/src"
+    (umask "$umask" && cd "$ci_tmp/$place/src" && env GOCACHE="$ci_tmp/$place/cache" TZ="$zone" make -s build)
+  done <<<$'one 0022 UTC\ntwo/and/deeper 0077 Asia/Tokyo'
+  cmp "$ci_tmp/one/src/remembrancer" "$ci_tmp/two/and/deeper/src/remembrancer"
+  sha256sum "$ci_tmp/one/src/remembrancer"
+}
+
 # check_fuzz runs every fuzz target, one worker each and as many targets at a
 # time as there are cores. A package's targets share one instrumented binary.
 # A failing input is left under the package's testdata, where go test finds it.
@@ -423,9 +435,9 @@ check_act() { # WORKFLOW EVENT [EVENT-FILE]
 }
 
 # check_act_all runs every workflow that .ci/act has an event for:
-# .ci/act/NAME.EVENT.json is for examples/workflows/NAME.yml.
+# .ci/act/NAME.EVENT.json is for examples/workflows/NAME.yml, or for our own of that name.
 check_act_all() {
-  local file name event count=0
+  local file name event workflow count=0
   for file in .ci/act/*.json; do
     [[ -f $file ]] || continue
     name=${file##*/}
@@ -433,7 +445,9 @@ check_act_all() {
     event=${name##*.}
     name=${name%.*}
     printf '\n-- %s on %s\n' "$name" "$event"
-    check_act "examples/workflows/$name.yml" "$event" "$file"
+    workflow=examples/workflows/$name.yml
+    [[ -f $workflow ]] || workflow=.github/workflows/$name.yml
+    check_act "$workflow" "$event" "$file"
     count=$((count + 1))
   done
   ((count)) || die "act: no event file .ci/act/NAME.EVENT.json"
