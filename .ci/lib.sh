@@ -26,7 +26,7 @@ cd "$ci_root"
 
 # command:package or file:package. What is there is left as it is.
 ci_packages=(
-  git:git openssl:openssl gpg:gnupg gpgv:gpgv jq:jq sqlite3:sqlite3
+  git:git curl:curl openssl:openssl gpg:gnupg gpgv:gpgv jq:jq sqlite3:sqlite3
   shellcheck:shellcheck faketime:faketime gcc:gcc dockerd:docker.io debootstrap:debootstrap
   /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 )
@@ -247,6 +247,13 @@ check_prometheus() {
     install -D -m 0755 "$ci_tmp/prometheus/usr/bin/promtool" "$ci_bin/promtool"
   fi
   (cd bench/prom && go vet ./... && go test -count=1 ./...)
+}
+
+# check_kubernetes judges the manifests, and then applies them to a real API server,
+# which it builds once.
+check_kubernetes() {
+  (cd bench/k8s && go vet ./... && go test -count=1 ./...)
+  .ci/k8s
 }
 
 # check_reproducible builds the program twice, from clones in other places, with caches
