@@ -272,7 +272,7 @@ func verbs() []verb {
 		nodeVerb(), federationInitVerb, federationJoinVerb, federationSyncVerb, federationStatusVerb, federationHistoryVerb,
 		federationTrustVerb, federationRevokeVerb, verifyMergeVerb, selfTestVerb,
 		snapshotCreateVerb, snapshotVerifyVerb,
-		sloReportVerb, sloGateVerb, sloVerifyVerb,
+		sloReportVerb, sloGateVerb, sloVerifyVerb, sloPictureVerb, sloRulesVerb, sloDashboardVerb, sloPromoteVerb,
 		scorecardVerb(),
 		soakVerb,
 	}

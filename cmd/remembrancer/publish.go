@@ -50,6 +50,7 @@ var publishVerb = verb{
 			{Name: "dry-run", Kind: action.Bool, Usage: "Say what would be appended to the ledger of HEAD, and write nothing.", CLIOnly: true},
 			{Name: "restore-claim", Kind: action.Bool, Usage: "Begin a lost claim branch anew at the published checkpoint.", CLIOnly: true},
 			{Name: "tiles", Usage: "Write the C2SP tlog-tiles tree of this repository's ledger into a directory, and publish nothing.", CLIOnly: true},
+			{Name: "site", Usage: "Write what HEAD proves as static pages into a new or empty directory, and publish nothing: status, SLO reports and their pictures, checkpoint, snapshots.", CLIOnly: true},
 		}, keyInputs()...),
 		Outputs: []action.Output{
 			{Name: "published", Usage: "true when a commit was made."},
@@ -59,8 +60,8 @@ var publishVerb = verb{
 			{Name: "quarantined", Usage: "Number of files left in quarantine."},
 			{Name: "bypasses", Usage: "Number of incidents this run added: commits that went past the required checks."},
 		},
-		Exit:     "1 when something stays quarantined, after the rest has landed, and when the ledger was refused with evidence.",
-		Examples: []string{"remembrancer publish", "remembrancer publish --tiles public/"},
+		Exit:     "1 when something stays quarantined, after the rest has landed, and when the ledger was refused with evidence. With --site 0 once the pages are written, whatever they say.",
+		Examples: []string{"remembrancer publish", "remembrancer publish --tiles public/", "remembrancer publish --site public/"},
 	},
 	run: runPublish,
 }
@@ -77,8 +78,16 @@ func runPublish(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
+	if dir := v.String("site"); dir != "" {
+		if err := w.writeSite(p, dir, pinned); err != nil {
+			return err
+		}
+	}
 	if dir := v.String("tiles"); dir != "" {
 		return w.writeTiles(p, w.path(dir))
+	}
+	if v.String("site") != "" {
+		return nil
 	}
 	if v.Bool("dry-run") {
 		plan, err := w.plan(p, pinned)

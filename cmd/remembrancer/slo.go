@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,22 +33,20 @@ var sloReportVerb = verb{
 			"What is missing or odd is refused: then FILE, and one that was there before, is gone, and FILE's name with .refused.json says why.\n\n" +
 			"Beside FILE lies the evidence, a tar file with every answer, of which slo verify makes the same report. In a repository the report gets a signed receipt under ops/receipts/slo; " +
 			"commit all of it, and publish. For a change the spec is that of its base.",
-		Inputs: append([]action.Input{
-			{Name: "prometheus", Usage: "Address of the Prometheus, or of a server with its API.", Env: "REMEMBRANCER_PROMETHEUS"},
+		Inputs: slices.Concat([]action.Input{
 			{Name: "slo", Kind: action.Path, Required: true, Usage: "The spec, in OpenSLO's format."},
 			{Name: "window", Usage: "How far to look back, such as 72h; as the spec says when left out. Less is never promotable."},
 			{Name: "out", Kind: action.Path, Default: "canary_slo_report.json", Usage: "Where to write the report; its name ends with .json."},
 			{Name: "revision", Usage: "Git commit that must have run; HEAD when left out."},
-			{Name: "source", Default: slo.FromPrometheus, Choices: []string{slo.FromPrometheus, slo.FromSimulator}, Usage: "Where the numbers come from. With simulator they are read from SIMULATION; such a report says so, gets no receipt, and passes no gate."},
-			{Name: "user", Usage: "Name for basic authentication.", Env: "REMEMBRANCER_PROMETHEUS_USER"},
-			{Name: "password", Kind: action.Secret, Usage: "Password for basic authentication.", Env: "REMEMBRANCER_PROMETHEUS_PASSWORD"},
-			{Name: "bearer", Kind: action.Secret, Usage: "Bearer token, in place of a name and password.", Env: "REMEMBRANCER_PROMETHEUS_BEARER"},
-			{Name: "ca", Kind: action.Path, Usage: "PEM file of the authorities to believe, in place of the system's."},
-			{Name: "client-cert", Kind: action.Path, Usage: "PEM file of the certificate to show."},
-			{Name: "client-key", Kind: action.Path, Usage: "PEM file of that certificate's key."},
-			{Name: "timeout", Kind: action.Duration, Default: "30s", Usage: "How long to wait for one answer."},
+			{Name: "artifact", Usage: "What was deployed there, as sha256: and 64 hex digits. Reports can be promoted only with it."},
+			{Name: "environment", Usage: "Where it was measured: staging, canary, prod, or a name of your own."},
+			{
+				Name: "source", Default: slo.FromPrometheus, Choices: []string{slo.FromPrometheus, slo.FromSimulator, slo.FromBackfill},
+				Usage: "Where the numbers come from. With simulator they are read from SIMULATION, with synthetic-backfill from a Prometheus whose data were written after the fact; such a report says so, gets no receipt, and passes no gate.",
+			},
+		}, prometheusInputs(), []action.Input{
 			{Name: "issuer", Usage: "Fingerprint of the issuer, where no key is at hand to sign with now."},
-		}, keyInputs()...),
+		}, keyInputs()),
 		Exit:     "1 when an objective is missed, 3 when the report is refused.",
 		Examples: []string{"remembrancer slo report --prometheus http://127.0.0.1:9090 --slo slo.yaml --window 72h --out canary_slo_report.json"},
 	},
@@ -88,6 +87,20 @@ var sloVerifyVerb = verb{
 		Examples: []string{"remembrancer slo verify canary_slo_report.json"},
 	},
 	run: runSLOVerify,
+}
+
+// prometheusInputs say how a Prometheus is reached.
+func prometheusInputs() []action.Input {
+	return []action.Input{
+		{Name: "prometheus", Usage: "Address of the Prometheus, or of a server with its API.", Env: "REMEMBRANCER_PROMETHEUS"},
+		{Name: "user", Usage: "Name for basic authentication.", Env: "REMEMBRANCER_PROMETHEUS_USER"},
+		{Name: "password", Kind: action.Secret, Usage: "Password for basic authentication.", Env: "REMEMBRANCER_PROMETHEUS_PASSWORD"},
+		{Name: "bearer", Kind: action.Secret, Usage: "Bearer token, in place of a name and password.", Env: "REMEMBRANCER_PROMETHEUS_BEARER"},
+		{Name: "ca", Kind: action.Path, Usage: "PEM file of the authorities to believe, in place of the system's."},
+		{Name: "client-cert", Kind: action.Path, Usage: "PEM file of the certificate to show."},
+		{Name: "client-key", Kind: action.Path, Usage: "PEM file of that certificate's key."},
+		{Name: "timeout", Kind: action.Duration, Default: "30s", Usage: "How long to wait for one answer."},
+	}
 }
 
 // sloFiles are the files of one report.
@@ -153,6 +166,9 @@ func runSLOReport(w *world, v *action.Values, r *action.Runner) error {
 		return err
 	}
 	if v.String("source") == slo.FromSimulator {
+		if v.String("artifact") != "" || v.String("environment") != "" {
+			return misused("--artifact and --environment are of what was measured, and a simulation measures nothing")
+		}
 		return w.simulated(v, r, spec, files)
 	}
 	if len(v.Args()) > 0 {
@@ -206,16 +222,19 @@ func runSLOReport(w *world, v *action.Values, r *action.Runner) error {
 	if err := w.putSLO(r, files.report, data); err != nil {
 		return err
 	}
-	if err := w.saySLO(r, report); err != nil {
+	if err := w.saySLO(r, report, spec.Courses(archive, summaryParts)); err != nil {
 		return err
 	}
 	w.say("%s and %s are written", filepath.Base(files.report), filepath.Base(files.evidence))
-	if p != nil {
+	switch {
+	case report.DataSource != slo.FromPrometheus:
+		w.note("⚠️  nothing was measured of a service: the report gets no receipt, and passes no gate")
+	case p == nil:
+		w.note("⚠️  no repository under a covenant is here: the report gets no receipt, and passes no gate")
+	default:
 		if err := w.sloReceipt(v, p, signer, report, data, files); err != nil {
 			return err
 		}
-	} else {
-		w.note("⚠️  no repository under a covenant is here: the report gets no receipt, and passes no gate")
 	}
 	if report.Verdict != slo.Pass {
 		return quietly(exitFail)
@@ -224,7 +243,10 @@ func runSLOReport(w *world, v *action.Values, r *action.Runner) error {
 }
 
 func (w *world) sloAsk(v *action.Values, p *project, spec *slo.Spec) (slo.Ask, error) {
-	ask := slo.Ask{Revision: v.String("revision"), Generator: "remembrancer " + version()}
+	ask := slo.Ask{Revision: v.String("revision"), Artifact: v.String("artifact"), Environment: v.String("environment"), Generator: "remembrancer " + version()}
+	if source := v.String("source"); source != slo.FromPrometheus {
+		ask.Source = source
+	}
 	if text := v.String("window"); text != "" {
 		var err error
 		if ask.Window, err = slo.ParseDuration(text); err != nil {
@@ -314,7 +336,7 @@ func (w *world) simulated(v *action.Values, r *action.Runner, spec *slo.Spec, fi
 	if err := w.putSLO(r, files.report, out); err != nil {
 		return err
 	}
-	if err := w.saySLO(r, report); err != nil {
+	if err := w.saySLO(r, report, nil); err != nil {
 		return err
 	}
 	if report.Verdict != slo.Pass {
@@ -325,15 +347,21 @@ func (w *world) simulated(v *action.Values, r *action.Runner, spec *slo.Spec, fi
 
 var sloWords = map[string]string{"gte": "at least", "lte": "at most"}
 
-// saySLO shows a judged report to people.
-func (w *world) saySLO(r *action.Runner, report *slo.Report) error {
+// saySLO shows a judged report to people. courses are how its values ran, where
+// that is known.
+func (w *world) saySLO(r *action.Runner, report *slo.Report, courses []slo.Course) error {
 	var table strings.Builder
 	fmt.Fprintf(&table, "### SLO %s: %s over %s\n\n", report.Verdict, action.EscapeMarkdown(report.Treaty), report.Window)
-	if report.DataSource != slo.FromPrometheus {
+	switch report.DataSource {
+	case slo.FromPrometheus:
+	case slo.FromSimulator:
 		table.WriteString("**Simulated: nothing was measured.**\n\n")
 		w.say("⚠️  SIMULATED: nothing was measured, and no gate lets this through")
+	default:
+		table.WriteString("**Synthetic: the data were written after the fact, no service was measured.**\n\n")
+		w.say("⚠️  SYNTHETIC: no service was measured, and no gate lets this through")
 	}
-	table.WriteString("| | objective | value | wanted | margin |\n|---|---|---|---|---|\n")
+	table.WriteString("| | objective | value | wanted | margin | course |\n|---|---|---|---|---|---|\n")
 	for _, k := range report.KPIs {
 		icon := "✅"
 		if !k.Compliant {
@@ -350,20 +378,27 @@ func (w *world) saySLO(r *action.Runner, report *slo.Report) error {
 		if k.Burning != "" {
 			w.say("     %s", k.Burning)
 		}
-		fmt.Fprintf(&table, "| %s | `%s` | %.6g%s | %s %g%s | %.4g |\n", icon, k.Key, k.Value, unit, sloWords[k.Op], k.Threshold, unit, k.Margin)
+		fmt.Fprintf(&table, "| %s | `%s` | %.6g%s | %s %g%s | %.4g | %s |\n", icon, k.Key, k.Value, unit, sloWords[k.Op], k.Threshold, unit, k.Margin, sparkline(courses, k.Key))
 		if !k.Compliant && r.InActions() {
 			r.Annotate(action.Error, "", 0, "SLO "+k.Key, fmt.Sprintf("%.6g%s, wanted %s %g%s %s", k.Value, unit, sloWords[k.Op], k.Threshold, unit, k.Burning))
 		}
 	}
 	line := fmt.Sprintf("%s  %s over %s, to %s", report.Verdict, report.Treaty, report.Window, report.Timestamp)
-	if report.Subject != nil {
-		line += ", of revision " + report.Subject.Revision[:12]
+	if s := report.Subject; s != nil {
+		line += ", of revision " + s.Revision[:12]
+		if s.Environment != "" {
+			line += " in " + s.Environment
+		}
+		if s.Artifact != "" {
+			line += " as " + s.Artifact[:len("sha256:")+12]
+		}
 	}
 	if report.Verdict == slo.Pass && !report.Promotable {
 		line += "; not promotable: " + strings.Join(report.Why, "; ")
 	}
 	w.say("%s", action.Defang(line))
 	fmt.Fprintf(&table, "\n%s\n", action.EscapeMarkdown(line))
+	table.WriteString(diagrams(courses))
 	return r.Summary(table.String())
 }
 
@@ -422,7 +457,7 @@ func (w *world) sloReceipt(v *action.Values, p *project, s openpgp.Signer, repor
 			met++
 		}
 	}
-	r, err := receipt.New(receipt.Statement{
+	st := receipt.Statement{
 		Kind: receipt.SLO, Issuer: issuer, Issued: w.now(),
 		// Two windows can end in one second; no two archives are the same.
 		Name: report.Spec.Service + "-" + end.UTC().Format("20060102T150405Z") + "-" + report.Evidence.SHA256[:8],
@@ -438,7 +473,14 @@ func (w *world) sloReceipt(v *action.Values, p *project, s openpgp.Signer, repor
 			"spec":       map[string]any{"file": report.Spec.File, "sha256": report.Spec.SHA256},
 			"generator":  report.Generator,
 		},
-	})
+	}
+	if a := report.Subject.Artifact; a != "" {
+		st.Subjects = append(st.Subjects, receipt.Subject{Name: "artifact", SHA256: strings.TrimPrefix(a, "sha256:")})
+	}
+	if e := report.Subject.Environment; e != "" {
+		st.Predicate["environment"] = e
+	}
+	r, err := receipt.New(st)
 	if err != nil {
 		return err
 	}
@@ -455,61 +497,84 @@ func (p *project) nameOf(path string) string {
 	return filepath.ToSlash(rel)
 }
 
-// remade reads a report and its evidence, and makes it anew. The data is what
-// the report's receipt names.
-func remade(path string, spec func(claimed *slo.Report) (*slo.Spec, error)) (report *slo.Report, data []byte, err error) {
-	if data, err = readBounded(path, maxSLOReport); err != nil {
-		return nil, nil, err
+// remade is a report that was made anew of its evidence.
+type remade struct {
+	*slo.Report
+	data    []byte // of the file, which the receipt names
+	spec    *slo.Spec
+	archive *slo.Archive
+}
+
+// read returns a file of the report's folder, or of a tree.
+type read func(path string) ([]byte, error)
+
+func readSLO(path string) ([]byte, error) { return readBounded(path, maxSLOEvidence) }
+
+// remake reads a report and its evidence, and makes it anew.
+func remake(path string, read read, spec func(slo.SpecRef) (*slo.Spec, error)) (*remade, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, err
 	}
 	claimed, err := slo.Parse(data)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if claimed.DataSource != slo.FromPrometheus {
-		return nil, nil, fmt.Errorf("data_source is %s: %w", claimed.DataSource, slo.ErrNotMeasured)
+	if claimed.DataSource == slo.FromSimulator {
+		return nil, fmt.Errorf("data_source is %s: %w", claimed.DataSource, slo.ErrNotMeasured)
 	}
-	s, err := spec(claimed)
+	s, err := spec(claimed.Spec)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	evidence, err := readBounded(filepath.Join(filepath.Dir(path), claimed.Evidence.File), maxSLOEvidence)
+	evidence, err := read(filepath.Join(filepath.Dir(path), claimed.Evidence.File))
 	if err != nil {
-		return nil, nil, fmt.Errorf("its evidence: %w", err)
+		return nil, fmt.Errorf("its evidence: %w", err)
 	}
-	report, err = slo.Verify(data, s, evidence)
-	return report, data, err
+	report, err := slo.Verify(data, s, evidence)
+	if err != nil {
+		return nil, err
+	}
+	archive, err := slo.ParseArchive(evidence)
+	return &remade{report, data, s, archive}, err
+}
+
+// specOf returns how the spec of a report is found where nobody says which one
+// it must be: the file given, or the one that the report names.
+func (w *world) specOf(given string) func(slo.SpecRef) (*slo.Spec, error) {
+	return func(ref slo.SpecRef) (*slo.Spec, error) {
+		path := w.path(given)
+		if given == "" {
+			if !filepath.IsLocal(filepath.FromSlash(ref.File)) {
+				return nil, fmt.Errorf("it names the spec %q: want a file below here; give it with --slo FILE", ref.File)
+			}
+			root := w.dir
+			if repo, err := gitrepo.Open(w.dir); err == nil {
+				root = repo.Root()
+			}
+			path = filepath.Join(root, filepath.FromSlash(ref.File))
+		}
+		data, err := readBounded(path, maxSLOSpec)
+		if err != nil {
+			return nil, fmt.Errorf("its spec: %w; give it with --slo FILE", err)
+		}
+		s, err := slo.ParseSpec(ref.File, data)
+		if err != nil {
+			return nil, misused("%v", err)
+		}
+		return s, nil
+	}
 }
 
 func runSLOVerify(w *world, v *action.Values, r *action.Runner) error {
 	if len(v.Args()) != 1 {
 		return misused("want one FILE: a report")
 	}
-	report, _, err := remade(w.path(v.Args()[0]), func(claimed *slo.Report) (*slo.Spec, error) {
-		path := w.path(v.String("slo"))
-		if v.String("slo") == "" {
-			if !filepath.IsLocal(filepath.FromSlash(claimed.Spec.File)) {
-				return nil, fmt.Errorf("it names the spec %q: want a file below here; give it with --slo FILE", claimed.Spec.File)
-			}
-			root := w.dir
-			if repo, err := gitrepo.Open(w.dir); err == nil {
-				root = repo.Root()
-			}
-			path = filepath.Join(root, filepath.FromSlash(claimed.Spec.File))
-		}
-		data, err := readBounded(path, maxSLOSpec)
-		if err != nil {
-			return nil, fmt.Errorf("its spec: %w; give it with --slo FILE", err)
-		}
-		s, err := slo.ParseSpec(claimed.Spec.File, data)
-		if err != nil {
-			return nil, misused("%v", err)
-		}
-		return s, nil
-	})
+	report, err := remake(w.path(v.Args()[0]), readSLO, w.specOf(v.String("slo")))
 	if err != nil {
 		return fmt.Errorf("%s: refused: %w", v.Args()[0], err)
 	}
-	if err := w.saySLO(r, report); err != nil {
+	if err := w.saySLO(r, report.Report, report.spec.Courses(report.archive, summaryParts)); err != nil {
 		return err
 	}
 	w.say("✅ made anew from %d answers: the report is what they show, byte for byte", report.Evidence.Responses)
@@ -547,7 +612,7 @@ func runSLOGate(w *world, v *action.Values, r *action.Runner) error {
 		// A configuration that is wrong keeps its own exit status.
 		return fmt.Errorf("%s: refused: %w", file, err)
 	}
-	if err := w.saySLO(r, report); err != nil {
+	if err := w.saySLO(r, report.Report, report.spec.Courses(report.archive, summaryParts)); err != nil {
 		return err
 	}
 	w.say("✅ receipt %s is entry %d of the ledger; %s", in.id, in.index, in.audit)
@@ -559,14 +624,16 @@ func runSLOGate(w *world, v *action.Values, r *action.Runner) error {
 
 // sloEntry is where a report's receipt stands.
 type sloEntry struct {
-	id    receipt.ID
-	index int
-	audit string
+	id      receipt.ID
+	index   int
+	audit   string
+	project *project
+	entries []receipt.Entry // of the whole ledger
 }
 
 // sloGate returns what a report is, once everything about it has been verified.
 // Every error means that it is refused.
-func (w *world) sloGate(v *action.Values, r *action.Runner, file string) (*slo.Report, sloEntry, error) {
+func (w *world) sloGate(v *action.Values, r *action.Runner, file string) (*remade, sloEntry, error) {
 	var in sloEntry
 	p, err := w.openProject()
 	if err != nil {
@@ -579,8 +646,8 @@ func (w *world) sloGate(v *action.Values, r *action.Runner, file string) (*slo.R
 	if err != nil {
 		return nil, in, err
 	}
-	report, data, err := remade(w.path(file), func(claimed *slo.Report) (*slo.Spec, error) {
-		name := claimed.Spec.File
+	report, err := remake(w.path(file), readSLO, func(claimed slo.SpecRef) (*slo.Spec, error) {
+		name := claimed.File
 		if given := v.String("slo"); given != "" {
 			name = p.nameOf(w.path(given))
 		}
@@ -595,8 +662,8 @@ func (w *world) sloGate(v *action.Values, r *action.Runner, file string) (*slo.R
 		if err != nil {
 			return nil, misused("%s: %v", where, err)
 		}
-		if s.SHA256() != claimed.Spec.SHA256 {
-			return nil, fmt.Errorf("%s: it was made of a spec with SHA-256 %s, %s of %s has %s", slo.SpecChanged, claimed.Spec.SHA256, name, where, s.SHA256())
+		if s.SHA256() != claimed.SHA256 {
+			return nil, fmt.Errorf("%s: it was made of a spec with SHA-256 %s, %s of %s has %s", slo.SpecChanged, claimed.SHA256, name, where, s.SHA256())
 		}
 		return s, nil
 	})
@@ -614,21 +681,28 @@ func (w *world) sloGate(v *action.Values, r *action.Runner, file string) (*slo.R
 	if h.commit.IsZero() || audit.Status() != covenant.Pass || audit.Checkpoint.Note() == nil {
 		return nil, in, errors.New("the ledger does not pass its audit, or has not begun: remembrancer verify-audit says more")
 	}
-	if in.index, in.id, err = sloReceiptIn(audit.Entries, digest(data), report); err != nil {
+	if in.index, in.id, err = sloReceiptIn(audit.Entries, digest(report.data), report.Report); err != nil {
 		return nil, in, err
 	}
-	in.audit = auditLine(h, audit)
+	in.audit, in.project, in.entries = auditLine(h, audit), p, audit.Entries
 	if err := w.remember(p, audit); err != nil {
 		return nil, in, err
 	}
-	return report, in, w.sloFit(v, report)
+	return report, in, w.sloFit(v, report.Report)
 }
 
 // sloReceiptIn finds the receipt of a report among the admitted ones.
 func sloReceiptIn(entries []receipt.Entry, sum string, report *slo.Report) (int, receipt.ID, error) {
 	for i, e := range entries {
 		s := e.Receipt.Subjects()
-		if e.Receipt.Kind() == receipt.SLO && len(s) == 3 && s[0].SHA256 == sum && s[1].SHA256 == report.Evidence.SHA256 && s[2].Commit == report.Subject.Revision {
+		if e.Receipt.Kind() != receipt.SLO || len(s) < 3 || s[0].SHA256 != sum || s[1].SHA256 != report.Evidence.SHA256 || s[2].Commit != report.Subject.Revision {
+			continue
+		}
+		artifact := ""
+		if len(s) == 4 {
+			artifact = "sha256:" + s[3].SHA256
+		}
+		if len(s) <= 4 && artifact == report.Subject.Artifact && e.Receipt.Field("environment") == report.Subject.Environment {
 			return i, e.Receipt.ID(), nil
 		}
 	}
@@ -645,6 +719,8 @@ func (w *world) sloFit(v *action.Values, report *slo.Report) error {
 		return err
 	}
 	switch age := w.now().Sub(end); {
+	case report.DataSource != slo.FromPrometheus:
+		return fmt.Errorf("data_source is %s: no service was measured", report.DataSource)
 	case age < -30*time.Second:
 		return fmt.Errorf("its window ends at %s, which is not yet", report.Proven.End)
 	case v.Duration("max-age") > 0 && age > v.Duration("max-age"):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -195,9 +196,8 @@ func (s *Spec) Dashboard() ([]byte, error) {
 		out = append(out, g)
 		x += p.width
 	}
-	uid := "slo-" + s.service
 	return indented(object{
-		"uid": uid[:min(len(uid), 40)], "title": "SLO: " + s.treaty, "schemaVersion": 39, "version": 1,
+		"uid": s.uid(), "title": "SLO: " + s.treaty, "schemaVersion": 39, "version": 1,
 		"description": "Generated from " + s.name + " (SHA-256 " + s.sum + "). Edits are lost: change that file, and generate this one again.",
 		"tags":        []string{"remembrancer", "slo"}, "timezone": "utc", "editable": true, "graphTooltip": 1, "refresh": "1m",
 		"time":        object{"from": "now-" + promDuration(s.window), "to": "now"},
@@ -211,6 +211,12 @@ func (s *Spec) Dashboard() ([]byte, error) {
 			},
 		}},
 	})
+}
+
+// uid is what Grafana calls the dashboard: it takes 40 characters.
+func (s *Spec) uid() string {
+	uid := "slo-" + s.service
+	return uid[:min(len(uid), 40)]
 }
 
 func refID(i int) string {
@@ -237,10 +243,17 @@ func thresholds(p panel) object {
 	return object{"mode": "absolute", "steps": steps}
 }
 
+// drawn says whether our own picture has the panel: a verdict's number stands
+// beside its line there, and the revision in the subtitle.
+func (p panel) drawn() bool { return !p.words && (!p.number || p.kpi == "") }
+
 // PanelQueries are what the picture of a window that ends at end is drawn from.
 func (s *Spec) PanelQueries(window time.Duration, end time.Time) []Query {
 	var all []Query
 	for i, p := range s.panels(window, "") {
+		if !p.drawn() {
+			continue
+		}
 		for k, t := range p.targets {
 			q := Query{Name: panelName(i, k), Path: "api/v1/query", Form: form("query", t.expr, "time", unix(end))}
 			if !p.number {
@@ -262,27 +275,33 @@ type View struct {
 	End      time.Time
 	Report   *Report  // whose verdicts and values are shown; nil: none, and nothing counts as judged
 	Refusal  *Refusal // in place of a report
+	Source   string   // of the data, where there is neither; empty: [FromPrometheus]
 	Subtitle string   // where it was measured
 	Caption  string   // who drew it, from what
 }
 
-// Board draws the dashboard from the answers to [Spec.PanelQueries]. A panel
-// whose answer is missing, refused or not to be read says so, and why; that is
-// no error. Objectives have a verdict only where the report gives them one; how
-// much of the window is covered is held to the spec.
+// Board draws the dashboard from the answers to [Spec.PanelQueries] of the same
+// window and end; an answer to another query counts as none. A panel whose answer
+// is missing, empty, refused or not to be read says so, and why; that is no error.
+// Objectives have a verdict only where the report gives them one; how much of the
+// window is covered is held to the spec. What was not measured of a service is
+// named across the top.
 func (s *Spec) Board(v View, answers []Response) *chart.Board {
 	b := &chart.Board{
 		Title: s.treaty + ": service level objectives", Subtitle: v.Subtitle, Caption: v.Caption,
 		Start: v.End.Add(-v.Window), End: v.End, Step: s.drawStep(v.Window), Columns: 24,
 	}
 	kpis := map[string]KPI{}
+	source := v.Source
 	switch {
 	case v.Refusal != nil:
+		source = v.Refusal.DataSource
 		b.Badge = chart.Badge{Text: "REFUSED", Status: chart.Unmeasured}
 		if len(v.Refusal.Reasons) > 0 {
 			b.Banner = "Refused: " + v.Refusal.Reasons[0].Detail
 		}
 	case v.Report != nil:
+		source = v.Report.DataSource
 		met := 0
 		for _, k := range v.Report.KPIs {
 			kpis[k.Key] = k
@@ -294,21 +313,29 @@ func (s *Spec) Board(v View, answers []Response) *chart.Board {
 		if v.Report.Verdict == "PASS" {
 			b.Badge.Status = chart.Met
 		}
-		if v.Report.DataSource != "prometheus" {
-			b.Banner = "Not measured: the data come from a " + v.Report.DataSource
+	}
+	b.Banner = strings.TrimPrefix(b.Banner+" · "+banners[source], " · ")
+	b.Banner = strings.TrimSuffix(b.Banner, " · ")
+	byQuery := map[Query]Response{}
+	for _, r := range answers {
+		byQuery[r.Query] = r
+	}
+	asked := map[string]Response{}
+	for _, q := range s.PanelQueries(v.Window, v.End) {
+		if r, ok := byQuery[q]; ok {
+			asked[q.Name] = r
 		}
 	}
-	byName := map[string]Response{}
-	for _, r := range answers {
-		byName[r.Name] = r
-	}
 	for i, p := range s.panels(v.Window, "") {
-		if p.words || p.number && p.kpi != "" {
-			continue // shown in the subtitle, and beside the line
+		if !p.drawn() {
+			continue
 		}
 		c := chart.Panel{Title: p.title, Note: p.note, Unit: p.unit, Limits: p.limits, Number: p.number, Span: p.width, Range: [2]float64{p.floor, p.top}}
 		for k, t := range p.targets {
-			list, err := samples(b, byName, panelName(i, k))
+			list, err := samples(b.Start, b.End, asked, panelName(i, k))
+			if err == nil && len(list) == 0 {
+				err = errors.New("no series")
+			}
 			if err != nil {
 				c.Missing = err.Error()
 				if p.number {
@@ -337,6 +364,100 @@ func (s *Spec) Board(v View, answers []Response) *chart.Board {
 	return b
 }
 
+var banners = map[string]string{
+	FromSimulator: "Not measured: the data come from a simulator",
+	FromBackfill:  "Synthetic: the data were written into a database after the fact, no service was measured",
+}
+
+// Card draws a report as its numbers alone: what is left to see of a simulator's,
+// which has no course in time.
+func Card(r *Report, caption string) *chart.Board {
+	met := 0
+	b := &chart.Board{
+		Title: r.Treaty + ": service level objectives", Subtitle: "window: " + r.Window, Caption: caption,
+		Banner: banners[r.DataSource], Columns: 2,
+	}
+	for _, k := range r.KPIs {
+		o := Objective{Unit: k.Unit, Op: k.Op, Threshold: k.Threshold}
+		p := chart.Panel{Title: k.Key, Note: k.SLO, Unit: o.unit(), Limits: o.limit(), Number: true, Stat: &chart.Stat{Value: k.Value, Status: chart.Missed}}
+		if k.Compliant {
+			p.Stat.Status = chart.Met
+			met++
+		}
+		b.Panels = append(b.Panels, p)
+	}
+	b.Badge = chart.Badge{Text: fmt.Sprintf("%s · %d of %d met", r.Verdict, met, len(r.KPIs)), Status: chart.Missed}
+	if r.Verdict == Pass {
+		b.Badge.Status = chart.Met
+	}
+	return b
+}
+
+// Course is how the value of an objective ran over a window, in equal parts.
+type Course struct {
+	Key       string
+	Unit      chart.Unit
+	Op        string // gte or lte: how the value stands to Threshold
+	Threshold float64
+	Part      time.Duration
+	// Worst is of each part the value that is furthest on the wrong side, so that
+	// nothing bad is averaged away; NaN where the part has none.
+	Worst []float64
+}
+
+// Courses are those of the objectives, in their order, from the panels of an
+// archive; at most parts each. An objective whose panel was not answered has only
+// parts without a value. There are none for an archive without panels, and for one
+// that cannot be read.
+func (s *Spec) Courses(a *Archive, parts int) []Course {
+	window, err := ParseDuration(a.Window)
+	if err != nil || len(a.Panels) == 0 || len(a.Responses) == 0 {
+		return nil
+	}
+	end, err := s.ServerEnd(a.Responses[0])
+	if err != nil {
+		return nil
+	}
+	start := end.Add(-window)
+	asked := map[string]Response{}
+	queries := s.PanelQueries(window, end)
+	for _, r := range a.Panels {
+		if slices.Contains(queries, r.Query) {
+			asked[r.Name] = r
+		}
+	}
+	parts = max(1, min(parts, int(window/s.drawStep(window))))
+	var all []Course
+	for i, p := range s.panels(window, "") {
+		if p.number || p.kpi == "" {
+			continue
+		}
+		c := Course{Key: p.kpi, Unit: p.unit, Op: "lte", Threshold: p.limits[0].Value, Part: window / time.Duration(parts), Worst: make([]float64, parts)}
+		if p.limits[0].AtLeast {
+			c.Op = "gte"
+		}
+		for k := range c.Worst {
+			c.Worst[k] = math.NaN()
+		}
+		lines, err := samples(start, end, asked, panelName(i, 0))
+		if err != nil {
+			lines = nil // each part says that it has no value
+		}
+		for _, l := range lines {
+			for _, q := range l.points {
+				// A point is of the time before it.
+				k := min(parts-1, max(0, int((q.Time.Sub(start)-1)/c.Part)))
+				was := c.Worst[k]
+				if worse := c.Op == "gte" && q.Value < was || c.Op == "lte" && q.Value > was; !math.IsInf(q.Value, 0) && (worse || math.IsNaN(was)) {
+					c.Worst[k] = q.Value
+				}
+			}
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
 // line is one series of an answer.
 type line struct {
 	labels map[string]string
@@ -347,7 +468,7 @@ const maxLines = 32 // of a panel
 
 // samples decodes an answer for drawing. What is not finite is a gap there, so
 // it is let through here; everything else must be as it was asked for.
-func samples(b *chart.Board, all map[string]Response, name string) ([]line, error) {
+func samples(start, end time.Time, all map[string]Response, name string) ([]line, error) {
 	r, ok := all[name]
 	if !ok {
 		return nil, fmt.Errorf("%s was not asked", name)
@@ -390,7 +511,7 @@ func samples(b *chart.Board, all map[string]Response, name string) ([]line, erro
 				return nil, fmt.Errorf("found the value %q", text)
 			}
 			at := time.UnixMilli(int64(math.Round(t * 1000)))
-			if t <= before || at.Before(b.Start) || at.After(b.End) {
+			if t <= before || at.Before(start) || at.After(end) {
 				return nil, fmt.Errorf("a sample of %.3f, out of order or out of the window", t)
 			}
 			before = t

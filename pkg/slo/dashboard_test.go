@@ -237,7 +237,7 @@ func TestBoardSaysWhyThereAreNoData(t *testing.T) {
 	}{
 		{"empty", func(r *slo.Response) {
 			r.Body = []byte(`{"status":"success","data":{"resultType":"matrix","result":[]}}`)
-		}, ""},
+		}, "no series"},
 		{"login page", func(r *slo.Response) { r.Body = []byte("<html>"); r.ContentType = "text/html" }, `found "<html>" (text/html), want JSON`},
 		{"5xx", func(r *slo.Response) { r.Status = 503; r.Body = []byte("no") }, "HTTP status 503: no"},
 		{"warning", func(r *slo.Response) { r.Body = []byte(`{"status":"success","warnings":["partial"],"data":{}}`) }, "partial"},

@@ -230,7 +230,7 @@ func readClock(r Response) (time.Time, error) {
 func (j *judging) unpack() bool {
 	window, err := ParseDuration(j.a.Window)
 	if err == nil {
-		err = j.s.CheckAsk(Ask{Window: window, Revision: j.a.Revision})
+		err = j.s.CheckAsk(Ask{Window: window, Revision: j.a.Revision, Artifact: j.a.Artifact, Environment: j.a.Environment, Source: j.a.Source})
 	}
 	if err != nil {
 		j.refuse(OtherQuestions, "", "%v", err)

@@ -35,22 +35,34 @@ type Response struct {
 
 // Ask says what a report is to be about.
 type Ask struct {
-	Window    time.Duration // whole seconds; of the spec when zero
-	Revision  string        // git commit that is to have run, 40 or 64 hex digits
-	Generator string        // who asks, such as "remembrancer v1.2.3"
+	Window      time.Duration // whole seconds; of the spec when zero
+	Revision    string        // git commit that is to have run, 40 or 64 hex digits
+	Artifact    string        // what was deployed, sha256: and 64 hex digits; empty: not said
+	Environment string        // where it was, such as staging; empty: not said
+	Source      string        // [FromBackfill] when the server's data were written after the fact; else empty
+	Generator   string        // who asks, such as "remembrancer v1.2.3"
 }
 
 // Archive is everything that a report is made of beside the spec: what was to be
 // found out, when, and each answer as it came. It is written as a tar file of
-// manifest.json and responses/NNN.json, without times or owners, so that equal
-// archives are equal files.
+// manifest.json, responses/NNN.json and panels/NNN.json, without times or owners,
+// so that equal archives are equal files.
+//
+// The responses are what is judged, and there must be one to each query. The
+// panels are what the picture of the window is drawn from: their bytes are bound
+// by the manifest as well, but no verdict depends on them. An archive without any
+// is one that cannot be drawn.
 type Archive struct {
-	V         int        `json:"v"`
-	At        time.Time  `json:"at"` // when the server's clock was read, by the clock here
-	Window    string     `json:"window"`
-	Revision  string     `json:"revision"`
-	Generator string     `json:"generator"`
-	Responses []Response `json:"responses"`
+	V           int        `json:"v"`
+	At          time.Time  `json:"at"` // when the server's clock was read, by the clock here
+	Window      string     `json:"window"`
+	Revision    string     `json:"revision"`
+	Artifact    string     `json:"artifact,omitempty"`
+	Environment string     `json:"environment,omitempty"`
+	Source      string     `json:"source,omitempty"` // as in [Ask]
+	Generator   string     `json:"generator"`
+	Responses   []Response `json:"responses"`
+	Panels      []Response `json:"panels,omitempty"`
 }
 
 const (
@@ -61,7 +73,19 @@ const (
 	maxPoints  = 10_000 // of a range, fewer than the 11,000 that servers allow
 )
 
-var revisionText = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+var (
+	revisionText    = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	artifactText    = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	environmentText = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+)
+
+// CheckArtifact says whether a text names an artifact.
+func CheckArtifact(s string) error {
+	if !artifactText.MatchString(s) {
+		return fmt.Errorf("artifact %q: want sha256: and 64 lower-case hex digits", s)
+	}
+	return nil
+}
 
 // CheckAsk says whether a spec can be judged over a window. Its errors are of
 // whoever asked.
@@ -74,6 +98,12 @@ func (s *Spec) CheckAsk(a Ask) error {
 		return fmt.Errorf("window %s: want at least 20 scrape intervals of %s", FormatDuration(w), FormatDuration(s.interval))
 	case !revisionText.MatchString(a.Revision):
 		return fmt.Errorf("revision %q: want a whole git commit id, 40 or 64 lower-case hex digits", a.Revision)
+	case a.Artifact != "" && CheckArtifact(a.Artifact) != nil:
+		return CheckArtifact(a.Artifact)
+	case a.Environment != "" && !environmentText.MatchString(a.Environment):
+		return fmt.Errorf("environment %q: want small letters, digits and hyphens, such as staging", a.Environment)
+	case a.Source != "" && a.Source != FromBackfill:
+		return fmt.Errorf("source %q: want none, or %s", a.Source, FromBackfill)
 	}
 	for _, o := range s.objectives {
 		n, slice := s.slices(o, w)
@@ -135,6 +165,15 @@ func (s *Spec) End(clock time.Time) time.Time {
 	return clock.Truncate(time.Second).Add(-2 * s.interval)
 }
 
+// ServerEnd is [Spec.End] of what the first query of [Spec.First] was answered.
+func (s *Spec) ServerEnd(clock Response) (time.Time, error) {
+	at, err := readClock(clock)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("the server's clock: %w", err)
+	}
+	return s.End(at), nil
+}
+
 // Queries are the queries that follow [Spec.First], for a window that ends at end.
 func (s *Spec) Queries(window time.Duration, end time.Time) []Query {
 	var all []Query
@@ -184,9 +223,14 @@ func unix(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
 
 // Collect asks a server everything and keeps what it answers. It stops at the
 // first answer that is none: the archive then says so, and is judged REFUSED.
-// ask must have passed [Spec.CheckAsk]. The only error is that of ctx.
+// What the picture is drawn from is asked last; there it stops only where no more
+// answers come. ask must have passed [Spec.CheckAsk]. The only error is that of
+// ctx.
 func Collect(ctx context.Context, s *Spec, ask Ask, now func() time.Time, fetch func(context.Context, Query) Response) (*Archive, error) {
-	a := &Archive{V: 1, Window: FormatDuration(ask.window(s)), Revision: ask.Revision, Generator: ask.Generator}
+	a := &Archive{
+		V: 1, Window: FormatDuration(ask.window(s)), Revision: ask.Revision, Artifact: ask.Artifact, Environment: ask.Environment,
+		Source: ask.Source, Generator: ask.Generator,
+	}
 	var clock time.Time
 	get := func(list []Query) (bool, error) {
 		for _, q := range list {
@@ -214,8 +258,21 @@ func Collect(ctx context.Context, s *Spec, ask Ask, now func() time.Time, fetch 
 	if ok, err := get(s.First()); !ok {
 		return a, err
 	}
-	_, err := get(s.Queries(ask.window(s), s.End(clock)))
-	return a, err
+	if ok, err := get(s.Queries(ask.window(s), s.End(clock))); !ok {
+		return a, err
+	}
+	for _, q := range s.PanelQueries(ask.window(s), s.End(clock)) {
+		r := fetch(ctx, q)
+		if err := ctx.Err(); err != nil {
+			return a, err
+		}
+		r.Query, r.SHA256 = q, hexSum(r.Body)
+		a.Panels = append(a.Panels, r)
+		if r.Status == 0 {
+			break
+		}
+	}
+	return a, nil
 }
 
 func hexSum(b []byte) string {
@@ -241,7 +298,10 @@ func (a *Archive) Marshal() ([]byte, error) {
 	}
 	put("manifest.json", manifest)
 	for i, r := range a.Responses {
-		put(member(i), r.Body)
+		put(member("responses", i), r.Body)
+	}
+	for i, r := range a.Panels {
+		put(member("panels", i), r.Body)
 	}
 	if err != nil {
 		return nil, err
@@ -249,7 +309,7 @@ func (a *Archive) Marshal() ([]byte, error) {
 	return b.Bytes(), w.Close()
 }
 
-func member(i int) string { return fmt.Sprintf("responses/%03d.json", i) }
+func member(folder string, i int) string { return fmt.Sprintf("%s/%03d.json", folder, i) }
 
 // ParseArchive reads an archive's file. What it takes is what Marshal writes.
 func ParseArchive(data []byte) (*Archive, error) {
@@ -288,15 +348,24 @@ func parseArchive(data []byte) (*Archive, error) {
 	if a.V != 1 {
 		return nil, fmt.Errorf("version %d, want 1", a.V)
 	}
-	for i := range a.Responses {
-		body, err := next(member(i))
-		if err != nil {
-			return nil, err
+	bodies := func(folder string, list []Response) error {
+		for i := range list {
+			body, err := next(member(folder, i))
+			if err != nil {
+				return err
+			}
+			if got := hexSum(body); got != list[i].SHA256 {
+				return fmt.Errorf("%s has SHA-256 %s, manifest.json says %s", member(folder, i), got, list[i].SHA256)
+			}
+			list[i].Body = body
 		}
-		if got := hexSum(body); got != a.Responses[i].SHA256 {
-			return nil, fmt.Errorf("%s has SHA-256 %s, manifest.json says %s", member(i), got, a.Responses[i].SHA256)
-		}
-		a.Responses[i].Body = body
+		return nil
+	}
+	if err := bodies("responses", a.Responses); err != nil {
+		return nil, err
+	}
+	if err := bodies("panels", a.Panels); err != nil {
+		return nil, err
 	}
 	again, err := a.Marshal()
 	if err != nil {

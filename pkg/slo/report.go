@@ -21,7 +21,8 @@ const (
 // Where numbers come from.
 const (
 	FromPrometheus = "prometheus"
-	FromSimulator  = "simulator" // nothing was measured
+	FromSimulator  = "simulator"          // nothing was measured
+	FromBackfill   = "synthetic-backfill" // written into a database after the fact: the reckoning is real, the service is not
 )
 
 const reportType = "canary_slo"
@@ -40,7 +41,7 @@ type Report struct {
 	ComplianceRate Number          `json:"compliance_rate"` // over all objectives
 
 	Verdict    string    `json:"verdict"`     // PASS or FAIL
-	DataSource string    `json:"data_source"` // prometheus or simulator
+	DataSource string    `json:"data_source"` // prometheus, simulator or synthetic-backfill
 	Promotable bool      `json:"promotable"`  // measured, passed, and over the whole window of the spec
 	Why        []string  `json:"not_promotable,omitempty"`
 	KPIs       []KPI     `json:"kpis"`
@@ -114,9 +115,19 @@ type Target struct {
 	MaxGap   float64 `json:"max_gap_s"`
 }
 
-// Subject is what was measured.
+// Subject is what was measured. The revision is what the metrics themselves say
+// ran; artifact and environment are as stated by whoever asked.
 type Subject struct {
-	Revision string `json:"git_sha"`
+	Revision    string `json:"git_sha"`
+	Artifact    string `json:"artifact,omitempty"`    // sha256: and 64 hex digits
+	Environment string `json:"environment,omitempty"` // such as staging
+}
+
+func source(of string) string {
+	if of == "" {
+		return FromPrometheus
+	}
+	return of
 }
 
 // SpecRef names the spec.
@@ -237,8 +248,8 @@ func Judge(s *Spec, a *Archive, file string) (*Report, *Refusal, error) {
 	evidence := &Evidence{File: file, SHA256: hexSum(data), Responses: len(a.Responses)}
 	j := &judging{s: s, a: a, answers: map[string]answer{}}
 	r := &Report{
-		Type: reportType, Treaty: s.treaty, Timestamp: stamp(a.At), Window: a.Window, DataSource: FromPrometheus,
-		Subject: &Subject{a.Revision}, Spec: s.ref(), Evidence: evidence, Generator: a.Generator,
+		Type: reportType, Treaty: s.treaty, Timestamp: stamp(a.At), Window: a.Window, DataSource: source(a.Source),
+		Subject: &Subject{a.Revision, a.Artifact, a.Environment}, Spec: s.ref(), Evidence: evidence, Generator: a.Generator,
 	}
 	if j.unpack() {
 		j.all(r)
@@ -247,7 +258,7 @@ func Judge(s *Spec, a *Archive, file string) (*Report, *Refusal, error) {
 		return r, nil, nil
 	}
 	return nil, &Refusal{
-		Type: reportType, Treaty: s.treaty, Timestamp: r.Timestamp, Window: r.Window, Verdict: Refused, DataSource: FromPrometheus,
+		Type: reportType, Treaty: s.treaty, Timestamp: r.Timestamp, Window: r.Window, Verdict: Refused, DataSource: r.DataSource,
 		Reasons: j.reasons, Subject: r.Subject, Spec: r.Spec, Evidence: evidence, Generator: a.Generator,
 	}, nil
 }
@@ -276,6 +287,9 @@ func (j *judging) all(r *Report) {
 	r.sum()
 	if short := j.window < j.s.window; short {
 		r.Why = append(r.Why, fmt.Sprintf("the window is %s, the spec promises %s", r.Window, r.Spec.Window))
+	}
+	if r.DataSource != FromPrometheus {
+		r.Why = append(r.Why, "the data were written into a database after the fact: no service was measured")
 	}
 	r.Promotable = len(r.Why) == 0
 }

@@ -385,6 +385,10 @@ func FuzzArchive(f *testing.F) {
 	data, err := a.Marshal()
 	assert.NilError(f, err)
 	f.Add(data)
+	a.Panels, a.Environment, a.Source = a.Responses, "staging", slo.FromBackfill
+	data, err = a.Marshal()
+	assert.NilError(f, err)
+	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		a, err := slo.ParseArchive(data)
 		if err != nil {

@@ -148,6 +148,13 @@ var Cases = map[string]Case{
 	"last-hours": {at("fill_rate_p95/good-slices", points(lastBad)), ""},
 }
 
+// Pictures are what can go wrong with the picture alone: the verdict is a pass.
+var Pictures = map[string]func(name string, a *Answer){
+	"panel-empty": at("panel/5/0", none),
+	"panel-5xx":   at("panel/5/0", says(503, "text/plain", "too busy")),
+	"panel-hole":  at("panel/5/0", points(func(all []any) []any { return append(part(0, 0.4)(all), part(0.6, 1)(all)...) })),
+}
+
 // down is a target that answers every second scrape.
 func down(list []any) []any {
 	for i, p := range list {

@@ -1,12 +1,16 @@
-// Package slotest is a Prometheus that has only the answers to one spec: those
-// of a service that was well all the time, or of one of the [Cases].
+// Package slotest is a Prometheus that has only the answers to one spec and its
+// picture: those of a service that was well all the time, or of one of the
+// [Cases].
 package slotest
 
 import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,6 +50,9 @@ type Case struct {
 // there is such a case.
 func (s *Server) Set(name string) bool {
 	c, ok := Cases[name]
+	if bend, only := Pictures[name]; only {
+		c, ok = Case{Bend: bend}, true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bend, s.skew = c.Bend, 0
@@ -75,7 +82,7 @@ func (s *Server) Ask(path, form string) Answer {
 		s.clock = s.Now().UTC().Add(s.skew)
 	}
 	end := s.Spec.End(s.clock)
-	for _, q := range append(first, s.Spec.Queries(s.Window, end)...) {
+	for _, q := range slices.Concat(first, s.Spec.Queries(s.Window, end), s.Spec.PanelQueries(s.Window, end)) {
 		if q.Path == path && q.Form == form {
 			a := Answer{http.StatusOK, "application/json", s.well(q, end)}
 			if s.bend != nil {
@@ -116,6 +123,8 @@ func (s *Server) well(q slo.Query, end time.Time) string {
 	hours := s.Window.Hours()
 	key, what, _ := strings.Cut(q.Name, "/")
 	switch key {
+	case "panel":
+		return s.panel(q, labels, end)
 	case "clock":
 		return result("scalar", pair(s.clock.Unix(), float64(s.clock.Unix())))
 	case "buildinfo":
@@ -159,7 +168,18 @@ func (s *Server) well(q slo.Query, end time.Time) string {
 	return result("matrix", []any{map[string]any{"metric": labels, "values": s.slices(q, what == "good-slices")}})
 }
 
-func (s *Server) slices(q slo.Query, good bool) (points []any) {
+func (s *Server) slices(q slo.Query, good bool) []any {
+	return course(q, func(_, step int64) float64 {
+		events := hourly * float64(step) / 3600
+		if good {
+			events *= 0.999
+		}
+		return events
+	})
+}
+
+// course is a value at each step of a range.
+func course(q slo.Query, value func(t, step int64) float64) (points []any) {
 	number := func(key string) int64 {
 		_, rest, _ := strings.Cut("&"+q.Form, "&"+key+"=")
 		text, _, _ := strings.Cut(rest, "&")
@@ -170,12 +190,49 @@ func (s *Server) slices(q slo.Query, good bool) (points []any) {
 		return n
 	}
 	step := number("step")
-	events := hourly * float64(step) / 3600
-	if good {
-		events *= 0.999
-	}
 	for t := number("start"); t <= number("end"); t += step {
-		points = append(points, pair(t, events))
+		points = append(points, pair(t, value(t, step)))
 	}
 	return points
+}
+
+// panel is the answer to a query of the picture: what the verdicts are of, with
+// the days to be seen in it.
+func (s *Server) panel(q slo.Query, labels map[string]string, end time.Time) string {
+	form, err := url.ParseQuery(q.Form)
+	if err != nil {
+		panic(err)
+	}
+	expr := form.Get("query")
+	if q.Path == "api/v1/query" {
+		v := 0.0 // resets
+		if strings.HasPrefix(expr, "clamp_max") {
+			v = 1
+		}
+		return result("vector", []any{map[string]any{"metric": labels, "value": pair(end.Unix(), v)}})
+	}
+	level := 0.999
+	switch {
+	case strings.HasPrefix(expr, "up"):
+		level = 1
+	case strings.HasPrefix(expr, "sum(rate("):
+		level = hourly / 3600
+	case strings.HasPrefix(expr, "(1 - "):
+		level = 0.02
+	case strings.HasPrefix(expr, "histogram_quantile"):
+		for _, o := range s.Spec.Objectives() {
+			if o.Kind == slo.Latency && strings.Contains(expr, o.Buckets) {
+				level = o.Threshold * 0.7
+			}
+		}
+	}
+	swing := 0.1 * level
+	if level >= 0.9 && level <= 1 {
+		swing = 1 - level // no share is above 1
+	}
+	points := course(q, func(t, _ int64) float64 {
+		day := 2 * math.Pi * float64(t%86400) / 86400
+		return level + swing*math.Sin(day)
+	})
+	return result("matrix", []any{map[string]any{"metric": labels, "values": points}})
 }
