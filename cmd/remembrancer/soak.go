@@ -124,6 +124,9 @@ func runSoak(w *world, v *action.Values, r *action.Runner) error {
 	} else {
 		w.say("%s", action.Defang(strings.TrimRight(text, "\n")))
 	}
+	if report.Interrupted && v.String("state") == "" {
+		w.note("   to go on: the same command with --run-id %s", s.ID())
+	}
 	if serr := r.Summary(report.Markdown(action.EscapeMarkdown)); serr != nil {
 		return serr
 	}

@@ -526,7 +526,7 @@ func headOf(note []byte) (head, error) {
 	if note == nil {
 		return head{}, nil
 	}
-	body, err := checkpoint.ParseBody(append(bodyOf(note), '\n'))
+	body, err := checkpoint.ParseBody(slices.Concat(bodyOf(note), []byte("\n")))
 	if err != nil {
 		return head{}, err
 	}

@@ -55,6 +55,11 @@ func (e *OtherNode) Error() string {
 		e.Is.Node, e.Is.Fingerprint, e.Is.Log, e.Was.Node, e.Was.Fingerprint, e.Was.Log)
 }
 
+// unsent is the error that nothing was asked of the node.
+type unsent struct{ error }
+
+func (u *unsent) Unwrap() error { return u.error }
+
 // errNoKey says that nobody can verify what a node signs.
 var errNoKey = errors.New("no key")
 
@@ -323,7 +328,7 @@ func (r *remote) call(ctx context.Context, tool string, in, out any) error {
 	for again := false; ; again = true {
 		c, err := r.open(ctx)
 		if err != nil {
-			return err
+			return &unsent{err}
 		}
 		err = c.Call(ctx, tool, in, out)
 		var refused *node.ToolError
@@ -359,7 +364,11 @@ func (r *remote) get(ctx context.Context, path string) ([]byte, error) {
 			return nil, err
 		}
 		if status == http.StatusUnauthorized && !again {
-			if now, err := r.token(); err == nil && now != secret {
+			now, err := r.token()
+			if err != nil {
+				return nil, err
+			}
+			if now != secret {
 				continue
 			}
 		}

@@ -121,7 +121,7 @@ func (s *Soak) report() *Report {
 	is, c, app := s.auditor.state(), s.auditor.counts(), s.appends()
 	r := &Report{
 		Version: 1, Run: s.run, Seed: s.seed, URL: s.r.base, Node: s.r.pinned, Revision: c.Last.Revision, Treaty: s.o.Treaty, Track: s.o.Track,
-		Plan: s.o.Plan, Begun: s.begun.UTC().Truncate(time.Second), Ended: s.o.Now().UTC().Truncate(time.Second), Starts: s.starts,
+		Plan: s.o.Plan, Begun: s.begun.UTC().Truncate(time.Second), Ended: s.ended.UTC().Truncate(time.Second), Starts: s.starts,
 		Workloads: map[Workload]Totals{},
 	}
 	r.Total, _ = s.tally.total()
@@ -138,7 +138,7 @@ func (s *Soak) report() *Report {
 	r.Faults = append(r.Faults, s.faults...)
 	trouble := s.trouble
 	s.mu.Unlock()
-	r.Interrupted = s.o.Now().Before(s.begun.Add(s.o.Plan.Duration))
+	r.Interrupted = !s.done
 	grown := is.To + is.Unseen - is.From
 	r.Audit = Audit{Entries: grown, Verified: is.Verified, Missing: is.Missing + is.Unseen, Invalid: is.Invalid, Findings: is.Findings}
 	if grown > 0 {
@@ -232,7 +232,7 @@ func (s *Soak) leave(r *Report) error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	if s.o.Now().Before(s.begun.Add(s.o.Plan.Duration)) {
+	if !s.done {
 		return nil
 	}
 	data, err := json.MarshalIndent(r, "", "  ")

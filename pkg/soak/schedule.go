@@ -261,7 +261,7 @@ func (s *schedule) next() (arrival, bool) {
 }
 
 func (s *schedule) draw() (arrival, bool) {
-	target := 0.0
+	var target float64
 	if s.plan.Arrivals == Even {
 		s.unit++
 		target = s.unit - 1 + s.random.Float64()

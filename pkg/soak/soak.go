@@ -64,6 +64,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"regexp"
 	"sync"
@@ -129,7 +130,7 @@ var ErrUsage = errors.New("misused")
 
 type usage struct{ error }
 
-func (usage) Is(target error) bool { return target == ErrUsage } //nolint:errorlint // it is what errors.Is calls
+func (usage) Is(target error) bool { return target == ErrUsage }
 
 func (u usage) Unwrap() error { return u.error }
 
@@ -144,6 +145,8 @@ type Soak struct {
 	run     string
 	seed    uint64
 	begun   time.Time
+	ended   time.Time // when this part of it ended
+	done    bool      // all that was due was handed out
 	starts  int64
 	tally   *tally
 	work    *work
@@ -188,6 +191,9 @@ func New(o Options) (*Soak, error) {
 	}
 	if s.was, err = load(o.State); err != nil {
 		return nil, err
+	}
+	if _, err := o.State.Get(o.Run + ".json"); o.Run != "" && s.was == nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, misused("run %s has ended, and its report is in its state directory: leave the run id out for a new one", o.Run)
 	}
 	s.tally = newTally(s.m)
 	if was := s.was; was != nil {
@@ -265,6 +271,11 @@ func (s *Soak) contact(ctx context.Context) error {
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, max(10*time.Second, s.o.Plan.Deadline))
 			defer cancel()
+			// An empty log has no checkpoint yet; that it may be asked for is what counts.
+			var status *statusError
+			if _, err := s.r.get(ctx, "/checkpoint"); errors.As(err, &status) && (status.code == http.StatusUnauthorized || status.code == http.StatusForbidden) {
+				return misused("%w: want a token with the scopes read, record and federate", err)
+			}
 			if err := s.r.meet(ctx, was); err != nil {
 				return err
 			}
@@ -352,15 +363,20 @@ func (s *Soak) Run(ctx context.Context) (*Report, error) {
 		}
 	})
 	beside.Go(func() { s.faultPhase(all) })
-	err := s.drive(all, resumed)
+	s.drive(all, resumed)
+	s.ended = s.o.Now()
 	cause := context.Cause(all)
 	stop(nil)
 	beside.Wait()
-	if err == nil && cause != nil && ctx.Err() == nil {
-		err = cause
+	var err error
+	if ctx.Err() == nil {
+		err = cause // what ended it, if that was not the caller
 	}
 
-	// What is left has a little time of its own, also for somebody who presses Ctrl-C.
+	// What is left has a little time of its own; less for somebody who pressed Ctrl-C.
+	if ctx.Err() != nil {
+		s.auditor.patient.end = min(s.auditor.patient.end, 5*time.Second)
+	}
 	rest, end := context.WithTimeout(context.WithoutCancel(ctx), s.auditor.patient.end+10*time.Second)
 	defer end()
 	if err == nil || ctx.Err() != nil {
@@ -379,7 +395,7 @@ func (s *Soak) Run(ctx context.Context) (*Report, error) {
 }
 
 // drive hands the operations out, each when it is due, and waits for their ends.
-func (s *Soak) drive(ctx context.Context, resumed time.Time) error {
+func (s *Soak) drive(ctx context.Context, resumed time.Time) {
 	p := s.o.Plan
 	places := make(chan struct{}, p.Workers)
 	// Those that are under way may end, within their deadlines, when the run is stopped.
@@ -399,7 +415,8 @@ func (s *Soak) drive(ctx context.Context, resumed time.Time) error {
 		if !ok {
 			// The last moment of the run is as much of it as the first.
 			pause(ctx, s.begun.Add(p.Duration).Sub(s.o.Now()))
-			return nil
+			s.done = !s.o.Now().Before(s.begun.Add(p.Duration))
+			return
 		}
 		_, cut := open[a.seq]
 		if a.seq < next && !cut {
@@ -419,7 +436,7 @@ func (s *Soak) drive(ctx context.Context, resumed time.Time) error {
 			pause(ctx, wait)
 		}
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // the caller knows
+			return
 		}
 		lag := max(0, s.o.Now().Sub(due))
 		if lag > p.MaxLag {

@@ -11,13 +11,19 @@ import (
 	"time"
 )
 
-// times counts durations in tenths of a millisecond. Unlike a histogram of buckets it
-// gives the quantile that was measured.
+// times counts durations in tenths of a millisecond, above a tenth of a second in whole
+// ones. Unlike a histogram of buckets it gives the quantile that was measured, and days
+// of them are still small.
 type times map[int64]int64
 
 const tenth = 100 * time.Microsecond
 
-func (t times) add(d time.Duration) { t[int64((d+tenth/2)/tenth)]++ }
+func (t times) add(d time.Duration) {
+	if d >= 100*time.Millisecond {
+		d = d.Round(time.Millisecond)
+	}
+	t[int64(d.Round(tenth)/tenth)]++
+}
 
 // quantile is the smallest duration that a share q of all did not exceed; 0 if there
 // is none.

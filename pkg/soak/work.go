@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -157,7 +158,16 @@ func (w *work) append(ctx context.Context, random *rand.Rand, seq int64, n int) 
 // maybe is 1 if an error leaves open whether something was recorded.
 func maybe(err error) int64 {
 	var refused *node.ToolError
+	var no *unsent
+	var dial *net.OpError
 	if errors.As(err, &refused) {
+		// A call that ran into its deadline, or into a fault, may have got so far.
+		if slices.Contains([]federate.Code{federate.CodeForbidden, federate.CodeBadRequest, federate.CodeTooLarge}, federate.Code(refused.Code)) {
+			return 0
+		}
+		return 1
+	}
+	if errors.As(err, &no) || errors.As(err, &dial) && dial.Op == "dial" {
 		return 0
 	}
 	return 1
@@ -254,8 +264,11 @@ func (w *work) entry(id receipt.ID, line string) (receipt.Entry, error) {
 		return e, untruef("receipt %s: the node shows another one, %s", id, e.Receipt.ID())
 	}
 	issued, err := e.Verify(w.r.ring, w.now())
-	if err != nil || !issued || string(e.Receipt.Issuer()) != w.r.pinned.Fingerprint {
-		return e, untruef("receipt %s: not signed by %s: %w", id, w.r.pinned.Fingerprint, errors.Join(err))
+	switch {
+	case err != nil:
+		return e, untruef("receipt %s: %w", id, err)
+	case !issued || string(e.Receipt.Issuer()) != w.r.pinned.Fingerprint:
+		return e, untruef("receipt %s: it is not signed by %s", id, w.r.pinned.Fingerprint)
 	}
 	return e, nil
 }
@@ -371,7 +384,9 @@ func must(what string, status int, body []byte, codes ...federate.Code) error {
 // denied asks for what must not be done, in one of many ways.
 func (w *work) denied(ctx context.Context, random *rand.Rand, seq int64) error {
 	d := w.decide(random, fmt.Sprintf("denied-%d", seq))
-	secret, what, body := w.r.known(), "", []byte(nil)
+	var what string
+	var body []byte
+	secret := w.r.known()
 	code := federate.CodeBadRequest
 	switch random.IntN(7) {
 	case 0:
@@ -550,7 +565,7 @@ func (w *work) disconnect(ctx context.Context, random *rand.Rand, seq int64) err
 	_, _, err := w.r.post(short, web, w.r.known(), callOf("record_decision", d))
 	cancel()
 	web.CloseIdleConnections()
-	w.count(0, 1)
+	w.count(0, maybe(err))
 	if err != nil && short.Err() == nil {
 		return err
 	}
@@ -587,8 +602,13 @@ func (w *work) consistency(ctx context.Context) error {
 }
 
 // begin records and verifies one receipt: that of the first contact, which is none of
-// the schedule.
+// the schedule. Before that it makes sure that the token allows for everything: what is
+// forbidden anyway could not be told from what is forbidden for a reason.
 func (w *work) begin(ctx context.Context) error {
+	nobody := federate.SessionIn{Challenge: strings.Repeat("0", 64)}
+	if err := w.refused(ctx, "a challenge that nobody gave", federate.ToolSession, nobody, federate.CodeUnknownSession); err != nil {
+		return err
+	}
 	random := rand.New(rand.NewPCG(w.seed, 0)) // reproducible, not secret
 	m, err := w.record(ctx, w.decide(random, "contact"))
 	if err != nil {
