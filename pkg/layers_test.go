@@ -7,6 +7,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -78,8 +79,12 @@ func imports(t *testing.T) map[string][]string {
 		}
 		rel = filepath.ToSlash(rel)
 		if d.IsDir() {
-			// bench is a module of its own, for libraries that only it needs.
-			if name := d.Name(); rel != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bench") {
+			if name := d.Name(); rel != "." && (strings.HasPrefix(name, ".") || name == "testdata") {
+				return fs.SkipDir
+			}
+			// The benchmarks, for libraries that only they need, and some examples are
+			// modules of their own.
+			if _, err := os.Stat(filepath.Join(p, "go.mod")); rel != "." && err == nil {
 				return fs.SkipDir
 			}
 			return nil
