@@ -983,6 +983,15 @@ func (s *scoring) pristine(named []string) scorecard.Evidence {
 	checks := slices.DeleteFunc(slices.Clone(s.tidy), func(c judge.Check) bool {
 		return slices.Contains([]string{"hygiene/untracked", "hygiene/size"}, c.ID) // the one is a criterion of its own, the other a matter of taste
 	})
+	for i, c := range checks {
+		// A file that a tool must find in several places, such as what kustomize reads, is
+		// no sprawl of documents.
+		if c.ID == "hygiene/duplicates" && c.Status == judge.Fail {
+			checks[i] = judge.Judged(c.ID, c.Claim, "", slices.DeleteFunc(slices.Clone(c.Findings), func(f judge.Finding) bool {
+				return !slices.Contains([]string{".md", ".markdown", ".rst", ".adoc", ".txt", ".html", ".pdf"}, strings.ToLower(path.Ext(f.Path)))
+			})...)
+		}
+	}
 	if s.audit != nil {
 		checks = append(checks, covenant.Documents(s.head.tree, s.audit, covenant.Options{Layout: s.p.layout, Badge: publish.Badge}))
 	}

@@ -173,7 +173,7 @@ var table = []dimension{
 	{"documentation", "Documentation maturity", []Criterion{
 		{CIGuide, 20, "`docs/CI_AUTOMATION.md` is complete", "it names every required check; its links lead somewhere; each command in it is one that the program has, with flags that it takes", 0, false},
 		{FederationGuide, 20, "`docs/FEDERATION_GUIDE.md` is complete", "it joins, syncs and verifies a merge; links and commands as above", 0, false},
-		{Pristine, 20, "the documentation is pristine", "each entry of the root is named in `covenants.hygiene.root`, without wildcards, and there are at most 40; nothing is tracked that is ignored, twice there, left behind or misnamed; every link leads somewhere; documents state the true root and counts", 0, false},
+		{Pristine, 20, "the documentation is pristine", "each entry of the root is named in `covenants.hygiene.root`, without wildcards, and there are at most 40; nothing is tracked that is ignored, left behind or misnamed; no document is there twice; every link leads somewhere; documents state the true root and counts", 0, false},
 		{Untracked, 15, "git status is clean", "`git status`", 0, false},
 		{Genesis, 25, "the genesis is sealed", "everything that `genesis verify` computes again, of committed files alone", 0, true},
 	}},
