@@ -73,7 +73,8 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 	if err != nil {
 		return err
 	}
-	report, err := w.smoke(p, untrusted, 0, &testResults{})
+	results := &testResults{}
+	report, err := w.smoke(p, untrusted, 0, results)
 	if closeErr := untrusted.Close(); err == nil {
 		err = closeErr
 	}
@@ -93,7 +94,7 @@ func runGate(w *world, v *action.Values, r *action.Runner) error {
 		return err
 	}
 	lines := []judged{
-		smokeLine(report, p.cfg.Smoke.Mode),
+		smokeLine(report, p.cfg.Smoke.Mode, results.suite.Wanting()),
 		ledgerLine(h, audit, p.cfg.Ledger.Mode),
 		covenantsLine,
 		{name: "publish", detail: "dry run: " + plan.line, code: plan.code, advisory: p.cfg.Ledger.Mode == config.Advisory, receipt: receipt.Statement{
@@ -143,13 +144,24 @@ func verdictWord(code int) string {
 	return "error"
 }
 
-func smokeLine(r smoke.Report, mode string) judged {
+// smokeLine names the first tests that did not pass: whoever sees red wants to
+// know where.
+func smokeLine(r smoke.Report, mode string, wanting []smoke.Case) judged {
+	const most = 5
 	detail := fmt.Sprintf("%d of %d tests passed", r.Passed, r.Total)
 	if r.Verdict == smoke.Error {
 		detail = "no verdict"
 	}
 	if len(r.Reasons) > 0 && r.Verdict != smoke.Pass {
 		detail = strings.Join(r.Reasons, "; ")
+	}
+	if r.Verdict != smoke.Pass {
+		for _, c := range wanting[:min(len(wanting), most)] {
+			detail += "\n             " + strings.TrimSuffix(strings.TrimSpace(c.ID+" "+c.Where())+": "+c.Message, ": ")
+		}
+		if n := len(wanting) - most; n > 0 {
+			detail += fmt.Sprintf("\n             and %d more: remembrancer smoke names them", n)
+		}
 	}
 	result := map[smoke.Verdict]string{smoke.Pass: "PASSED"}[r.Verdict]
 	if result == "" {

@@ -256,7 +256,7 @@ func nearestVerb(args []string) string {
 // verbs lists everything the program does, in the order of the overview.
 func verbs() []verb {
 	return []verb{
-		gateVerb, checkVerb, initVerb, hookInstallVerb, hookUninstallVerb, hookRunVerb,
+		gateVerb, checkVerb, initVerb, uninstallVerb, completionVerb(), hookInstallVerb, hookUninstallVerb, hookRunVerb,
 		smokeVerb, covenantVerb, auditVerb, publishVerb, doctorVerb, guardVerb,
 		enforcePlanVerb, enforceApplyVerb, enforceRemoveVerb,
 		recordVerb("deploy"), recordVerb("adr"), recordVerb("incident"), recordVerb("discovery"), waiverVerb,
@@ -278,22 +278,74 @@ func verbs() []verb {
 	}
 }
 
-// summaries is a line for each of these verbs, or for all.
+// summaries is a line for each of these verbs.
 func summaries(names []string) string {
+	width := len("help [COMMAND]")
+	for _, name := range names {
+		width = max(width, len(name))
+	}
 	var b strings.Builder
-	for _, v := range verbs() {
-		if names == nil || slices.Contains(names, v.spec.Verb) {
-			fmt.Fprintf(&b, "  %-17s %s\n", v.spec.Verb, v.spec.Summary)
+	for _, name := range names {
+		for _, v := range verbs() {
+			if v.spec.Verb == name {
+				fmt.Fprintf(&b, "  %-*s  %s\n", width, name, v.spec.Summary)
+			}
 		}
 	}
 	return b.String()
 }
 
+// chapters is how the overview parts the commands, by their first words. What is
+// in none comes last.
+var chapters = []chapter{
+	{"Begin", []string{"init", "gate", "hook", "doctor", "uninstall"}},
+	{"Judge", []string{"check", "smoke", "covenant", "verify-audit", "guard", "scorecard"}},
+	{"Record and publish", []string{"record", "adr", "sign", "publish", "snapshot", "import"}},
+	{"Read", []string{"list", "query", "receipt", "timeline", "log"}},
+	{"Verify, offline", []string{"verify", "verify-full", "export-proof", "verify-bundle"}},
+	{"Release", []string{"release", "timestamp", "tsa", "rfc3161-verify", "genesis"}},
+	{"Keys and the forge", []string{"key", "enforce"}},
+	{"Federate", []string{"node", "federation"}},
+	{"Measure", []string{"slo", "soak"}},
+	{"And", nil},
+}
+
+type chapter struct {
+	title string
+	first []string
+}
+
+// place returns where in its chapter a verb comes.
+func (c chapter) place(name string) int {
+	first, _, _ := strings.Cut(name, " ")
+	return slices.Index(c.first, first)
+}
+
 func overview() string {
 	var b strings.Builder
-	b.WriteString("remembrancer makes a repository prove what it claims.\n\nUsage: remembrancer COMMAND [flags]\n\nCommands:\n")
-	b.WriteString(summaries(nil))
-	b.WriteString("  help [COMMAND]    what a command takes and gives\n  version           which build this is\n")
+	b.WriteString(`remembrancer makes a repository prove what it claims.
+
+Usage: remembrancer COMMAND [flags]
+
+In a repository of yours, in this order:
+  remembrancer init           put it under the covenant; uninstall takes that back
+  git add -A && git commit
+  remembrancer gate           judge it, as the workflows that init wrote do
+`)
+	said := map[string]bool{}
+	for _, c := range chapters {
+		var names []string
+		for _, v := range verbs() {
+			if first, _, _ := strings.Cut(v.spec.Verb, " "); !said[v.spec.Verb] && (c.first == nil || slices.Contains(c.first, first)) {
+				names, said[v.spec.Verb] = append(names, v.spec.Verb), true
+			}
+		}
+		slices.SortStableFunc(names, func(a, b string) int { return c.place(a) - c.place(b) })
+		if names != nil {
+			b.WriteString("\n" + c.title + ":\n" + summaries(names))
+		}
+	}
+	b.WriteString("  help [COMMAND]  what a command takes and gives, with examples\n  version         which build this is\n")
 	b.WriteString("\nExit status:\n  0  pass\n  1  judged and found wanting\n  2  bad flags or configuration\n  3  could not judge: evidence missing, unreadable or refused\n")
 	return b.String()
 }

@@ -1,0 +1,3 @@
+#!/bin/sh
+# What is tested.
+echo "hello, ${1:-you}"

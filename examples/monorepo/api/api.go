@@ -1,0 +1,11 @@
+// Package api adds numbers, so that there is something to test.
+package api
+
+// Add returns the sum of its arguments.
+func Add(numbers ...int) int {
+	sum := 0
+	for _, n := range numbers {
+		sum += n
+	}
+	return sum
+}

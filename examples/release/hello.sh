@@ -1,0 +1,3 @@
+#!/bin/sh
+# What is released.
+echo "hello, ${1:-you}"
