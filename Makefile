@@ -1,5 +1,5 @@
 # Everyday commands. What a change must pass is .ci/run, which these share.
-.PHONY: build test gate covenant bench lint image staging-up staging-down k8s-conformance
+.PHONY: build test gate covenant bench lint image staging-up staging-down k8s-conformance soak
 
 build:
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o remembrancer ./cmd/remembrancer
@@ -21,6 +21,10 @@ lint:
 
 image:
 	.ci/run packages image
+
+# Three minutes of real load, and all that is made of them.
+soak:
+	.ci/soak
 
 # A node under load and the Prometheus that measures both: on this machine under Docker
 # Compose, or with STAGING=k8s in the cluster that kubectl is set to.

@@ -238,14 +238,21 @@ check_bench_module() {
   (cd bench && go vet ./... && go test ./... "$@")
 }
 
+# prometheus_at sees to it that Debian's Prometheus and promtool are in ci_bin,
+# unpacked and not installed: the package would start a server.
+prometheus_at() {
+  local name
+  [[ -x $ci_bin/promtool && -x $ci_bin/prometheus ]] && return 0
+  (cd "$ci_tmp" && apt-get -qq update && apt-get -qq download prometheus && dpkg -x prometheus_*.deb prometheus)
+  for name in prometheus promtool; do
+    install -D -m 0755 "$ci_tmp/prometheus/usr/bin/$name" "$ci_bin/$name"
+  done
+}
+
 # check_prometheus runs what needs Prometheus itself: its parser, engine and
-# database from the module, and Debian's promtool, unpacked and not installed: its
-# package would start a server.
+# database from the module, and Debian's promtool.
 check_prometheus() {
-  if ! command -v promtool >/dev/null && [[ ! -x $ci_bin/promtool ]]; then
-    (cd "$ci_tmp" && apt-get -qq update && apt-get -qq download prometheus && dpkg -x prometheus_*.deb prometheus)
-    install -D -m 0755 "$ci_tmp/prometheus/usr/bin/promtool" "$ci_bin/promtool"
-  fi
+  prometheus_at
   (cd bench/prom && go vet ./... && go test -count=1 ./...)
 }
 
