@@ -225,7 +225,7 @@ check_race() { # GO-TEST-FLAGS...
 check_race_short() {
   local packages=()
   mapfile -t packages < <(tracked 'pkg/*.go' | grep -v '_test\.go$' |
-    xargs grep -lE '^[[:space:]]*go [[:alnum:]_.]+\(|\.Go\(|"sync"|"sync/atomic"' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
+    xargs grep -lE '^[[:space:]]*go [[:alnum:]_.]+\(|\.Go\(|sync\.(RW)?Mutex|sync\.(WaitGroup|Map|Pool|Cond)|"sync/atomic"' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
   ((${#packages[@]} > 5)) || die "found ${#packages[@]} packages with goroutines"
   go test -race -short "${packages[@]}"
 }

@@ -179,6 +179,7 @@ func wrongOnes(commands []typed, answers []answered) (wrong []string) {
 
 // What an auditor types holds here, line for line and digit for digit.
 func TestEveryCommandOfThePageForAuditorsHolds(t *testing.T) {
+	t.Parallel()
 	env := stockEnv(t)
 	clone, sealed := visitorsClone(t, env)
 	headings, all := underHeadings(docsPage(t, "VERIFY.md"))
@@ -206,6 +207,7 @@ func TestEveryCommandOfThePageForAuditorsHolds(t *testing.T) {
 
 // Each piece of the evidence, changed by itself, turns a command of its section red.
 func TestEachChangeOfTheEvidenceIsRedByHand(t *testing.T) {
+	t.Parallel()
 	env := stockEnv(t)
 	clone, sealed := visitorsClone(t, env)
 	bashIn(t, clone, env, "git tag as-it-is")

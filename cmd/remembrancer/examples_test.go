@@ -216,6 +216,7 @@ func TestInitFindsWhatTheExamplesSay(t *testing.T) {
 }
 
 func TestTwoNodesSync(t *testing.T) {
+	t.Parallel()
 	root, err := filepath.Abs(moduleRoot)
 	assert.NilError(t, err)
 	for _, program := range []string{"curl", "python3"} {

@@ -65,6 +65,7 @@ func settled(s string) string {
 }
 
 func TestEveryCommandOfTheReadmeDoesWhatItSays(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile(filepath.Join(moduleRoot, "README.md"))
 	assert.NilError(t, err)
 	root, err := filepath.Abs(moduleRoot)

@@ -56,6 +56,7 @@ var breakages = []breakage{
 // TestSmokeTestsGoRed breaks at once what costs little to compile anew: what is not in
 // a package. The tests of that pass before, and not one of them after.
 func TestSmokeTestsGoRed(t *testing.T) {
+	t.Parallel()
 	tree := smokeTree(t)
 	var numbers []int
 	var only []string
