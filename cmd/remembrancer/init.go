@@ -56,7 +56,7 @@ var initVerb = verb{
 
 // actionsCommit is what workflows use that a build wrote which does not know its
 // own commit: one of ours that has every action that the templates name.
-const actionsCommit = "112bd169b912263c97c7b8fa4b7a54888de59fae"
+const actionsCommit = "eec60e3c11481d56e37201ee45e0f313e1bddcf0"
 
 var codeOwner = regexp.MustCompile(`^@[A-Za-z0-9-]+(/[A-Za-z0-9._-]+)?$`)
 
