@@ -411,6 +411,10 @@ func (w *world) makeKeys(p *project, fork, development bool) ([]written, error) 
 	if err != nil {
 		return nil, err
 	}
+	// A key that is there already is taken, and never as what it does not say it is.
+	if development && !issuer.Public().Development() {
+		return nil, misused("--development: the key that an earlier init made for %s, %s, does not say that it is one for development: leave the flag out to use it, or move %s away", origin, issuer.Fingerprint(), keyPath(origin, issuerKey))
+	}
 	return []written{
 		{path: p.layout.Certs() + "/" + string(issuer.Fingerprint()) + ".asc", data: issuer.Public().Armored()},
 		{path: p.layout.Ledger(ledger.PolicyPath), data: checkpoint.NewPolicy(signer.VerifierKey())},

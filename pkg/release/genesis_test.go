@@ -175,7 +175,12 @@ func (s commitSource) Link(p string) (string, error) {
 
 func operator(t testing.TB) openpgp.Signer {
 	t.Helper()
-	secret, _, err := openpgp.Generate("Operator", "operator@example.com", time.Now().Add(-time.Hour), rand.Reader)
+	return keyOf(t, "Operator")
+}
+
+func keyOf(t testing.TB, name string) openpgp.Signer {
+	t.Helper()
+	secret, _, err := openpgp.Generate(name, "operator@example.com", time.Now().Add(-time.Hour), rand.Reader)
 	assert.NilError(t, err)
 	s, err := openpgp.FromArmored(secret, nil, time.Now)
 	assert.NilError(t, err)
@@ -250,8 +255,13 @@ func quorum(t testing.TB, s string) release.Quorum {
 // seal makes the genesis of a repository by these authorities.
 func seal(t testing.TB, q string, tsas ...localTSA) *sealed {
 	t.Helper()
+	return sealBy(t, operator(t), q, tsas...)
+}
+
+func sealBy(t testing.TB, signer openpgp.Signer, q string, tsas ...localTSA) *sealed {
+	t.Helper()
 	dir, commit := repository(t)
-	w := &sealed{t: t, dir: dir, files: map[string][]byte{}, signer: operator(t), authorities: tsas}
+	w := &sealed{t: t, dir: dir, files: map[string][]byte{}, signer: signer, authorities: tsas}
 	src, c, err := commitOf(t, dir, commit)
 	assert.NilError(t, err)
 	keys, err := openpgp.NewKeyring(w.signer.Public())
@@ -363,6 +373,13 @@ func TestAGenesisVerifiesHereAndByHand(t *testing.T) {
 
 	w.Now = time.Now().AddDate(30, 0, 0)
 	assert.DeepEqual(t, w.failing(), []string(nil))
+}
+
+func TestAGenesisDoesNotHideThatItsKeyIsForDevelopment(t *testing.T) {
+	t.Parallel()
+	w := sealBy(t, keyOf(t, "Operator (development)"), "any", newTSA(t, "one", time.Hour))
+	assert.Equal(t, w.genesis.Development, false)
+	assert.DeepEqual(t, w.failing(), []string{"genesis/signature fail", "genesis/timestamp error"})
 }
 
 func TestTheArchiveIsWhatTarAndGzipMakeOfIt(t *testing.T) {
